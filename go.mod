@@ -1,0 +1,3 @@
+module github.com/twinrail/twinrail
+
+go 1.26

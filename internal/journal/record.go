@@ -1,0 +1,198 @@
+package journal
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash"
+	"time"
+
+	"github.com/twinrail/twinrail"
+	"github.com/twinrail/twinrail/internal/auth"
+)
+
+// Record is an event before it has a place in a log: who owns it, whom it is
+// for, and its JSON in two parts, around where its position goes. It is not
+// changed once made; its slices may be shared.
+type Record struct {
+	// Owner is the home key of the stream that the record was made for. It is
+	// stored with the record, and checked again where the record goes out.
+	Owner    string
+	ID       string
+	Time     time.Time // UTC, whole microseconds
+	Channel  twinrail.Channel
+	Audience twinrail.Audience
+	To       []string
+	// Digest is of what the publisher said: all but the time and the ids of the
+	// request. Two records of one stream with the same ID and Digest are the
+	// same event.
+	Digest [16]byte
+	// Head and Tail are as in [twinrail.Event.AppendHead].
+	Head []byte
+	Tail []byte
+}
+
+// NewRecord makes the record of the event that w was authorized for. Of e it
+// takes ID, Type, To, Time and Data; the rest is stamped.
+func NewRecord(w auth.Writer, e twinrail.Event) Record {
+	w.Stamp(&e)
+	e.Time = e.Time.UTC().Truncate(time.Microsecond)
+	return Record{
+		Owner:    w.Key(),
+		ID:       e.ID,
+		Time:     e.Time,
+		Channel:  e.Channel,
+		Audience: w.Address().Audience,
+		To:       e.To,
+		Digest:   digest(w, &e),
+		Head:     e.AppendHead(nil),
+		Tail:     e.AppendTail(make([]byte, 0, len(e.Data)+512)),
+	}
+}
+
+func digest(w auth.Writer, e *twinrail.Event) [16]byte {
+	h := sha256.New()
+	hashString(h, w.Address().Key())
+	hashString(h, string(e.Channel))
+	hashString(h, e.Type)
+	hashString(h, e.Routing.ActorID)
+	hashString(h, string(e.ActorType))
+	hashString(h, string(e.Data))
+	for _, actor := range e.To {
+		hashString(h, actor)
+	}
+	return [16]byte(h.Sum(nil))
+}
+
+// hashString writes s behind its length, so that no two sequences of strings
+// hash alike.
+func hashString(h hash.Hash, s string) {
+	var n [binary.MaxVarintLen64]byte
+	h.Write(n[:binary.PutUvarint(n[:], uint64(len(s)))])
+	h.Write([]byte(s))
+}
+
+// Check returns the check of a cursor to the record at seq: it ties the cursor
+// to this very record at this very place.
+func (r *Record) Check(seq uint64) uint64 {
+	h := sha256.New()
+	hashString(h, r.Owner)
+	hashString(h, r.ID)
+	h.Write(r.Digest[:])
+	var n [16]byte
+	binary.BigEndian.PutUint64(n[:], seq)
+	binary.BigEndian.PutUint64(n[8:], uint64(r.Time.UnixMicro()))
+	h.Write(n[:])
+	return binary.BigEndian.Uint64(h.Sum(nil)) >> (64 - twinrail.CheckBits)
+}
+
+// StreamEpoch returns the epoch of a stream's cursors in the log that has the
+// given identity, which must be random and new for each log that is made.
+func StreamEpoch(log [16]byte, key string) uint64 {
+	h := sha256.New()
+	h.Write(log[:])
+	hashString(h, key)
+	return binary.BigEndian.Uint64(h.Sum(nil))
+}
+
+// Size returns roughly what the record takes in memory, in bytes.
+func (r *Record) Size() int {
+	return len(r.Owner) + len(r.ID) + len(r.Head) + len(r.Tail) + 16
+}
+
+const recordVersion = 1
+
+// AppendBinary appends the stored form of r.
+func (r *Record) AppendBinary(dst []byte) []byte {
+	dst = append(dst, recordVersion)
+	dst = appendBytes(dst, r.Owner)
+	dst = appendBytes(dst, r.ID)
+	dst = binary.AppendVarint(dst, r.Time.UnixMicro())
+	dst = appendBytes(dst, string(r.Channel))
+	for _, v := range r.Audience.Values() {
+		dst = appendBytes(dst, v)
+	}
+	dst = binary.AppendUvarint(dst, uint64(len(r.To)))
+	for _, actor := range r.To {
+		dst = appendBytes(dst, actor)
+	}
+	dst = append(dst, r.Digest[:]...)
+	dst = appendBytes(dst, r.Head)
+	return appendBytes(dst, r.Tail)
+}
+
+func appendBytes[T string | []byte](dst []byte, s T) []byte {
+	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
+}
+
+var errRecord = errors.New("journal: a stored record is damaged")
+
+// ParseRecord reads the stored form of a record. Head and Tail of the result
+// are parts of b.
+func ParseRecord(b []byte) (Record, error) {
+	if len(b) == 0 || b[0] != recordVersion {
+		return Record{}, fmt.Errorf("%w: unknown version", errRecord)
+	}
+	p := parser{b: b[1:]}
+	r := Record{Owner: string(p.bytes()), ID: string(p.bytes())}
+	r.Time = time.UnixMicro(p.varint()).UTC()
+	r.Channel = twinrail.Channel(p.bytes())
+	a := &r.Audience
+	for _, v := range []*string{&a.SurfaceID, &a.CanvasID, &a.ProjectionID, &a.PanelID, &a.ThreadID} {
+		*v = string(p.bytes())
+	}
+	if n := p.uvarint(); n > uint64(len(p.b)) {
+		p.bad = true
+	} else if n > 0 {
+		r.To = make([]string, n)
+		for i := range r.To {
+			r.To[i] = string(p.bytes())
+		}
+	}
+	copy(r.Digest[:], p.take(uint64(len(r.Digest))))
+	r.Head, r.Tail = p.bytes(), p.bytes()
+	if p.bad || len(p.b) != 0 {
+		return Record{}, errRecord
+	}
+	return r, nil
+}
+
+// parser reads from the front of b; after the first failure bad is set and all
+// it returns is empty.
+type parser struct {
+	b   []byte
+	bad bool
+}
+
+func (p *parser) take(n uint64) []byte {
+	if p.bad || n > uint64(len(p.b)) {
+		p.bad = true
+		return nil
+	}
+	taken := p.b[:n:n]
+	p.b = p.b[n:]
+	return taken
+}
+
+func (p *parser) bytes() []byte { return p.take(p.uvarint()) }
+
+func (p *parser) uvarint() uint64 {
+	v, n := binary.Uvarint(p.b)
+	if n <= 0 {
+		p.bad = true
+		return 0
+	}
+	p.b = p.b[n:]
+	return v
+}
+
+func (p *parser) varint() int64 {
+	v, n := binary.Varint(p.b)
+	if n <= 0 {
+		p.bad = true
+		return 0
+	}
+	p.b = p.b[n:]
+	return v
+}
