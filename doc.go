@@ -10,18 +10,18 @@
 // write; move the cursor. No subscriber has a queue, and nothing is ever
 // stitched together.
 //
-//	                       POST /v1/publish, WS publish
-//	                                  │
-//	           auth: credential, RequestContext, grants
-//	                                  │ auth.Writer
-//	                                  ▼
-//	   journal: append, fsync ──── wake ────► hub: the hot window of each stream
-//	        ▲                                  │ auth.Reader
-//	        └──── pages, for who lags ──── Sub.Next
-//	                                           │
-//	                          ┌────────────────┴───────────────┐
-//	                      SSE rail                          WS rail
-//	            commit artifact gesture              chat tool presence
+//	                    POST /v1/publish, WS publish
+//	                               │
+//	        auth: credential, RequestContext, grants
+//	                               │ auth.Writer
+//	                               ▼
+//	journal: append, fsync ──── wake ────► hub: the hot window of each stream
+//	     ▲                                  │ auth.Reader
+//	     └──── pages, for who lags ──── Sub.Next
+//	                                        │
+//	                       ┌────────────────┴───────────────┐
+//	                   SSE rail                          WS rail
+//	         commit artifact gesture              chat tool presence
 //
 // # The map
 //
