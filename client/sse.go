@@ -1,0 +1,157 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/twinrail/twinrail"
+)
+
+// followSSE is one connection of the SSE rail. It returns why it ended.
+func (f *follower) followSSE(ctx context.Context, token string) error {
+	dog, ctx, cancel := newWatchdog(ctx, f.c.silence)
+	defer cancel()
+	req, err := f.sseRequest(ctx, token)
+	if err != nil {
+		return final{err}
+	}
+	dog.start()
+	resp, err := f.c.stream.Do(req)
+	dog.stop()
+	if err != nil {
+		return orCause(ctx, err)
+	}
+	defer resp.Body.Close()
+	if err := sseRefusal(resp); err != nil {
+		return err
+	}
+	return orCause(ctx, f.readSSE(newSSEReader(dog.reader(resp.Body), f.c.maxMessage)))
+}
+
+func (f *follower) sseRequest(ctx context.Context, token string) (*http.Request, error) {
+	query := url.Values{}
+	if len(f.options.Channels) > 0 {
+		names := make([]string, len(f.options.Channels))
+		for i, ch := range f.options.Channels {
+			names[i] = string(ch)
+		}
+		query.Set("channels", strings.Join(names, ","))
+	}
+	if f.cursor != "" {
+		query.Set("cursor", f.cursor)
+	}
+	if f.options.FailOnReset {
+		query.Set("on_reset", "fail")
+	}
+	u := f.c.endpoint(twinrail.PathSSECanvases+f.routing.CanvasID, query)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header = header(token, f.routing)
+	req.Header.Set("Accept", "text/event-stream")
+	return req, nil
+}
+
+// sseRefusal returns the error of a response that is no event stream, or nil.
+func sseRefusal(resp *http.Response) error {
+	switch resp.StatusCode {
+	case http.StatusOK:
+	case http.StatusNoContent:
+		return &ResponseError{
+			Status: resp.StatusCode, Action: twinrail.ActionStop, RequestID: resp.Header.Get("X-Request-Id"),
+			Err: twinrail.Errorf(twinrail.CodeNotFound, "", "the server said not to come back"),
+		}
+	default:
+		return responseError(resp)
+	}
+	if media, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err != nil || media != "text/event-stream" {
+		return final{fmt.Errorf("client: the answer is %q and no event stream: is the URL Twinrail's?", resp.Header.Get("Content-Type"))}
+	}
+	return nil
+}
+
+// orCause returns what a cancelled context gives as its cause in place of the
+// error that came of it.
+func orCause(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, errBroken) {
+		return cause
+	}
+	return err
+}
+
+// readSSE reads a stream to its end.
+func (f *follower) readSSE(r *sseReader) error {
+	for {
+		block, err := r.next()
+		if errors.Is(err, errTooLong) {
+			return final{twinrail.Errorf(twinrail.CodeTooLarge, "", "%v", err)}
+		}
+		if err != nil {
+			return fmt.Errorf("client: the connection was lost: %w", err)
+		}
+		if err := f.takeSSE(&block); err != nil {
+			return err
+		}
+	}
+}
+
+func (f *follower) takeSSE(b *sseBlock) error {
+	if b.retry > 0 {
+		f.retry = b.retry
+	}
+	if !b.hasData {
+		f.skipTo(b.id)
+		return nil
+	}
+	switch b.event {
+	case twinrail.SSEOpen:
+		return decodeAnd(b.data, f.giveOpen)
+	case twinrail.SSELive:
+		return decodeAnd(b.data, func(live twinrail.Live) error {
+			return f.give(Item{Kind: KindLive, Cursor: live.Cursor})
+		})
+	case twinrail.SSEReset:
+		return decodeAnd(b.data, f.giveReset)
+	case twinrail.SSEEnd:
+		return decodeAnd(b.data, endError)
+	}
+	if twinrail.Channel(b.event).Rail() == twinrail.RailSSE {
+		return f.giveEvent(append([]byte(nil), b.data...))
+	}
+	return nil // of a later version of the protocol, or a hint
+}
+
+// skipTo moves the cursor past events that were not for this subscriber.
+func (f *follower) skipTo(cursor string) {
+	if cursor != "" {
+		f.cursor = cursor
+	}
+}
+
+// endError is why the server ends a stream.
+func endError(end twinrail.End) error {
+	action := twinrail.ActionStop
+	if end.Reconnect {
+		action = twinrail.ActionResume
+		if end.Code.Info().Retry == twinrail.RetryRefresh {
+			action = twinrail.ActionRefresh
+		}
+	}
+	return &ResponseError{Action: action, Err: &twinrail.Error{Code: end.Code}}
+}
+
+// decodeAnd passes on what data holds as a T.
+func decodeAnd[T any](data []byte, then func(T) error) error {
+	var v T
+	if err := json.Unmarshal(data, &v); err != nil {
+		return final{fmt.Errorf("client: the server sent what cannot be read: %w", err)}
+	}
+	return then(v)
+}

@@ -1,0 +1,231 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/twinrail/twinrail"
+)
+
+// A follower has one subscription on its WebSocket, under this name, and this
+// reference on its join.
+const (
+	subName = "s"
+	joinRef = "join"
+)
+
+// wsConn is one connection of the WS rail.
+type wsConn struct {
+	f    *follower
+	conn *websocket.Conn
+	dog  *watchdog
+
+	connectionID string
+	told         *ResponseError // the error frame that announced a close
+	comeBack     time.Duration  // what a drain frame asked for
+	keepalive    sync.WaitGroup
+}
+
+// followWS is one connection of the WS rail. It returns why it ended.
+func (f *follower) followWS(ctx context.Context, token string) error {
+	dog, ctx, cancel := newWatchdog(ctx, f.c.silence)
+	defer cancel()
+	w := &wsConn{f: f, dog: dog}
+	if err := w.dial(ctx, token); err != nil {
+		return orCause(ctx, err)
+	}
+	defer w.keepalive.Wait()
+	defer cancel()
+	defer w.conn.CloseNow()
+
+	err := w.join(ctx)
+	for err == nil {
+		err = w.readFrame(ctx)
+	}
+	if errors.Is(err, errBroken) {
+		_ = w.conn.Close(websocket.StatusNormalClosure, "") // a leave that is no cut
+	}
+	return orCause(ctx, err)
+}
+
+func (w *wsConn) dial(ctx context.Context, token string) error {
+	c, routing := w.f.c, w.f.routing
+	w.dog.start()
+	conn, resp, err := websocket.Dial(ctx, c.endpoint(twinrail.PathWS, nil), &websocket.DialOptions{
+		HTTPClient:   c.stream,
+		HTTPHeader:   header(token, twinrail.Routing{TenantID: routing.TenantID, Env: routing.Env}),
+		Subprotocols: []string{twinrail.Subprotocol},
+	})
+	w.dog.stop()
+	if err != nil {
+		if resp != nil && resp.StatusCode != http.StatusSwitchingProtocols {
+			return responseError(resp)
+		}
+		return fmt.Errorf("client: no connection: %w", err)
+	}
+	if conn.Subprotocol() != twinrail.Subprotocol {
+		_ = conn.CloseNow()
+		return final{fmt.Errorf("client: the server does not speak %s: is the URL Twinrail's?", twinrail.Subprotocol)}
+	}
+	conn.SetReadLimit(int64(c.maxMessage))
+	w.conn = conn
+	return nil
+}
+
+func (w *wsConn) join(ctx context.Context) error {
+	routing, channels := w.f.routing, w.f.options.Channels
+	if len(channels) == 0 {
+		channels = []twinrail.Channel{twinrail.Chat, twinrail.Tool}
+	}
+	return w.write(ctx, &twinrail.ClientFrame{
+		Op: twinrail.OpJoin, Ref: joinRef, Sub: subName,
+		Routing: &routing, Channels: channels, After: w.f.cursor,
+	})
+}
+
+// write is safe to call concurrently. A server that takes nothing is as dead as
+// one that says nothing.
+func (w *wsConn) write(ctx context.Context, frame *twinrail.ClientFrame) error {
+	data, err := json.Marshal(frame)
+	if err != nil {
+		return final{err}
+	}
+	ctx, cancel := context.WithTimeout(ctx, w.f.c.silence)
+	defer cancel()
+	return w.conn.Write(ctx, websocket.MessageText, data)
+}
+
+func (w *wsConn) readFrame(ctx context.Context) error {
+	w.dog.start()
+	kind, r, err := w.conn.Reader(ctx)
+	w.dog.stop()
+	if err != nil {
+		return w.closed(err)
+	}
+	data, err := io.ReadAll(w.dog.reader(r))
+	if err != nil {
+		return w.closed(err)
+	}
+	if kind != websocket.MessageText {
+		return final{errors.New("client: the server sent a binary message")}
+	}
+	return decodeAnd(data, func(frame twinrail.ServerFrame) error {
+		return w.take(ctx, &frame)
+	})
+}
+
+func (w *wsConn) take(ctx context.Context, frame *twinrail.ServerFrame) error {
+	switch frame.Op {
+	case twinrail.OpWelcome:
+		w.welcome(ctx, frame)
+	case twinrail.OpPing:
+		w.f.skipTo(frame.Cursors[subName])
+		return w.write(ctx, &twinrail.ClientFrame{Op: twinrail.OpPong, Ref: frame.Ref})
+	case twinrail.OpError:
+		return w.takeError(frame)
+	case twinrail.OpDrain:
+		w.comeBack = time.Duration(frame.ReconnectAfterMS) * time.Millisecond
+	}
+	if frame.Sub != subName {
+		return nil
+	}
+	switch frame.Op {
+	case twinrail.OpJoined:
+		return w.f.giveOpen(twinrail.Open{
+			ConnectionID: w.connectionID, Cursor: frame.Cursor, Head: frame.Head,
+			Resumed: frame.Resumed != nil && *frame.Resumed, Reason: frame.Reason,
+		})
+	case twinrail.OpEvent:
+		return w.f.giveEvent(frame.Event)
+	case twinrail.OpLive:
+		return w.f.give(Item{Kind: KindLive, Cursor: frame.Cursor})
+	case twinrail.OpReset:
+		return w.f.giveReset(twinrail.Reset{Reason: frame.Reason, Oldest: frame.Oldest, Head: frame.Head})
+	}
+	return nil // of a later version of the protocol, or a hint
+}
+
+// maxHeartbeat bounds what a server may call its heartbeat.
+const maxHeartbeat = 10 * time.Minute
+
+// welcome takes the server's heartbeat over: the client gives up after two of
+// them and a margin of a half, and keeps itself alive in the server's eyes.
+func (w *wsConn) welcome(ctx context.Context, frame *twinrail.ServerFrame) {
+	if w.connectionID != "" || frame.HeartbeatMS <= 0 {
+		return
+	}
+	w.connectionID = frame.ConnectionID
+	heartbeat := min(time.Duration(frame.HeartbeatMS)*time.Millisecond, maxHeartbeat)
+	w.dog.limit = heartbeat * 5 / 2
+	w.keepalive.Go(func() { w.ping(ctx, heartbeat) })
+}
+
+// ping sends a ping with every heartbeat. The server takes any frame as a sign
+// of life, and while the caller is busy with an event no pong is sent.
+func (w *wsConn) ping(ctx context.Context, every time.Duration) {
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			if w.write(ctx, &twinrail.ClientFrame{Op: twinrail.OpPing}) != nil {
+				return // the reader finds out why
+			}
+		}
+	}
+}
+
+// takeError tells an answer to the join from an announcement of the close, whose
+// code will say what to do.
+func (w *wsConn) takeError(frame *twinrail.ServerFrame) error {
+	e := &ResponseError{
+		RequestID: frame.RequestID,
+		Err: &twinrail.Error{
+			Code: frame.Code, Field: frame.Field, Detail: frame.Detail,
+			RetryAfter: time.Duration(frame.RetryAfterMS) * time.Millisecond,
+		},
+	}
+	if frame.Action != "" {
+		e.Action = frame.Action
+		w.told = e
+		return nil
+	}
+	if frame.Ref != joinRef && frame.Sub != subName {
+		return nil
+	}
+	e.Action = actionOf(frame.Retry, frame.Code.Info().Status)
+	return e
+}
+
+// closed says why the connection ended, given the error of reading from it.
+func (w *wsConn) closed(err error) error {
+	if errors.Is(err, websocket.ErrMessageTooBig) {
+		return final{twinrail.Errorf(twinrail.CodeTooLarge, "", "%v", errTooLong)}
+	}
+	code := int(websocket.CloseStatus(err))
+	e := w.told
+	if e == nil {
+		if code < 0 && w.comeBack == 0 {
+			return fmt.Errorf("client: the connection was lost: %w", err)
+		}
+		e = &ResponseError{Action: twinrail.ActionResume, Err: &twinrail.Error{Code: twinrail.CodeDraining}}
+		if code >= 0 {
+			e.Err = twinrail.Errorf(codeOfClose(code), "", "the server closed with %d", code)
+		}
+	}
+	if code >= 0 {
+		e.Status, e.Action = code, twinrail.CloseAction(code)
+	}
+	e.Err.RetryAfter = max(e.Err.RetryAfter, w.comeBack)
+	return e
+}
