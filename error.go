@@ -93,7 +93,7 @@ var codeTable = map[Code]CodeInfo{
 	CodeTooSlow:              {http.StatusRequestTimeout, 4201, RetryBackoff, "the connection takes no more data"},
 	CodeOverloaded:           {http.StatusServiceUnavailable, 4101, RetryBackoff, "the server is overloaded"},
 	CodeDraining:             {http.StatusServiceUnavailable, 4202, RetryBackoff, "the server is going away"},
-	CodeUnavailable:          {http.StatusServiceUnavailable, 1011, RetryBackoff, "the journal cannot be used"},
+	CodeUnavailable:          {http.StatusServiceUnavailable, 1011, RetryBackoff, "something that the server needs cannot be used"},
 	CodeInternal:             {http.StatusInternalServerError, 1011, RetryBackoff, "our fault"},
 }
 
