@@ -168,8 +168,8 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (*Principal, error) {
 	return &Principal{id}, nil
 }
 
-// wellFormed reports whether raw has only the characters of a JWT: the base64
-// decoder passes over line breaks, and no token may have two texts.
+// wellFormed reports whether raw has only the characters of a JWT. The base64
+// decoder would pass over line breaks.
 func wellFormed(raw string) bool {
 	for i := range len(raw) {
 		switch c := raw[i]; {
