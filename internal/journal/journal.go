@@ -64,8 +64,8 @@ type Journal interface {
 
 	// Notify has fn called with a stream's home key and its last seq after each
 	// append to it, wherever that came from, once it is readable. Calls for one
-	// stream may be merged, and fn must not block. Notify is called once, before
-	// the journal is used.
+	// stream may be merged or come out of order, and fn must not block. Notify is
+	// called once, before the journal is used.
 	Notify(fn func(key string, last uint64))
 
 	// Close makes durable what was accepted, and ends. Calls under way finish
@@ -121,13 +121,37 @@ type Retention struct {
 	Bytes int64
 }
 
-// Errors of a Journal. The first two are about a cursor.
+// Over reports whether the oldest record of a stream may be trimmed: whether the
+// stream, which holds count records of size bytes with it, is over a bound, or
+// the record, which is from the time oldest, is too old.
+func (r Retention) Over(count, size int64, oldest, now time.Time) bool {
+	return r.Count > 0 && count > r.Count || r.Bytes > 0 && size > r.Bytes ||
+		r.Age > 0 && now.Sub(oldest) > r.Age
+}
+
+// Errors of a Journal. The first two are about a cursor; ErrBatch and
+// ErrUnauthorized are mistakes of the caller.
 var (
-	ErrExpired     = errors.New("journal: the cursor is older than what is retained")
-	ErrUnknown     = errors.New("journal: the cursor is not of this log")
-	ErrClosed      = errors.New("journal: closed")
-	ErrUnavailable = errors.New("journal: stopped after a failed write")
+	ErrExpired      = errors.New("journal: the cursor is older than what is retained")
+	ErrUnknown      = errors.New("journal: the cursor is not of this log")
+	ErrClosed       = errors.New("journal: closed")
+	ErrUnavailable  = errors.New("journal: stopped after a failed write")
+	ErrBatch        = errors.New("journal: a batch holds at least one record, all of one stream")
+	ErrUnauthorized = errors.New("journal: the reader came from no authorization")
 )
+
+// Batch returns the key of the stream that all of recs belong to, or ErrBatch.
+func Batch(recs []Record) (key string, err error) {
+	if len(recs) == 0 || recs[0].Owner == "" {
+		return "", ErrBatch
+	}
+	for i := range recs {
+		if recs[i].Owner != recs[0].Owner {
+			return "", ErrBatch
+		}
+	}
+	return recs[0].Owner, nil
+}
 
 // SeqConflictError says that a stream's last seq was not the expected one.
 type SeqConflictError struct {

@@ -1,0 +1,31 @@
+package disk_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/twinrail/twinrail/internal/disk"
+	"github.com/twinrail/twinrail/internal/journal"
+	"github.com/twinrail/twinrail/internal/journal/journaltest"
+)
+
+func mustOpen(t testing.TB, dir string, options disk.Options) *disk.Journal {
+	t.Helper()
+	j, err := disk.Open(dir, options)
+	if err != nil {
+		t.Fatalf("open: %v", err)
+	}
+	return j
+}
+
+func TestDisk(t *testing.T) {
+	for name, hot := range map[string]int{"hot": 0, "cold": 1} {
+		t.Run(name, func(t *testing.T) {
+			journaltest.Run(t, func(t testing.TB, c journaltest.Config) journal.Journal {
+				return mustOpen(t, t.TempDir(), disk.Options{
+					Retention: c.Retention, DedupeWindow: c.DedupeWindow, HotStreams: hot, SweepInterval: 10 * time.Millisecond,
+				})
+			})
+		})
+	}
+}
