@@ -26,6 +26,7 @@ const (
 	CodeMethodNotAllowed     Code = "method_not_allowed"
 	CodeUnsupportedMediaType Code = "unsupported_media_type"
 	CodeBadRequest           Code = "bad_request"
+	CodeUpgradeRequired      Code = "upgrade_required"
 	CodeBadFrame             Code = "bad_frame"
 	CodeWrongRail            Code = "wrong_rail"
 	CodeSeqConflict          Code = "seq_conflict"
@@ -80,6 +81,7 @@ var codeTable = map[Code]CodeInfo{
 	CodeMethodNotAllowed:     {http.StatusMethodNotAllowed, 4000, RetryNever, "this method is not allowed here"},
 	CodeUnsupportedMediaType: {http.StatusUnsupportedMediaType, 4000, RetryNever, "the body must be application/json"},
 	CodeBadRequest:           {http.StatusBadRequest, 4000, RetryNever, "the request is not well formed"},
+	CodeUpgradeRequired:      {http.StatusUpgradeRequired, 4000, RetryNever, "this is a WebSocket"},
 	CodeBadFrame:             {http.StatusBadRequest, 4000, RetryNever, "the frame is not well formed"},
 	CodeWrongRail:            {http.StatusBadRequest, 4000, RetryNever, "the channel belongs to the other rail"},
 	CodeSeqConflict:          {http.StatusConflict, 4000, RetryNever, "the stream is not at the expected seq"},

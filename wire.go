@@ -172,8 +172,8 @@ type ClientFrame struct {
 	ExpectedSeq *uint64 `json:"expected_seq,omitempty"`
 }
 
-// ServerFrame is any frame of the server but "event"; which members an op gives
-// is in the protocol's documentation.
+// ServerFrame is any frame of the server; which members an op gives is in the
+// protocol's documentation.
 type ServerFrame struct {
 	Op  string `json:"op"`
 	Ref string `json:"ref,omitempty"`

@@ -190,6 +190,10 @@ func (s *Sub) Cursor() twinrail.Cursor { return s.cursor }
 // Reader returns what s may read.
 func (s *Sub) Reader() auth.Reader { return s.reader }
 
+// Lags reports whether the next Next reads the journal, which may take as long as
+// the disk does.
+func (s *Sub) Lags() bool { return !s.stream.window.Load().covers(s.cursor.Seq) }
+
 // Batch is what [Sub.Next] found.
 type Batch struct {
 	Items []*Item
@@ -449,7 +453,8 @@ func (st *stream) publish(next *window, ok bool) (woken []*Sub, done bool) {
 		next = &window{prev: max(st.tail, st.window.Load().end())}
 	}
 	st.window.Store(next)
-	woken, st.parked = st.parked, nil
+	// Those who are woken mostly park again, so the next list is made as long.
+	woken, st.parked = st.parked, make([]*Sub, 0, len(st.parked))
 	for _, s := range woken {
 		s.parkedAt = -1
 	}

@@ -17,10 +17,8 @@ type Options struct {
 	Journal journal.Journal
 	// Verifier checks credentials. Required.
 	Verifier *auth.Verifier
-	// Envs lists the environments that exist. Default dev, staging, prod.
-	Envs []string
 	// AllowedOrigins lists the exact origins, such as https://app.example.com,
-	// whose pages may read answers and open WebSockets. Default none.
+	// whose pages may read answers (CORS). Default none.
 	AllowedOrigins []string
 	// DisableSSE and DisableWS refuse a rail to everyone.
 	DisableSSE bool

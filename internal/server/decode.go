@@ -1,0 +1,107 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/twinrail/twinrail"
+)
+
+// incoming is an event as a publisher sends it: a NewEvent, or a whole event as
+// it was once delivered, of which the server's stamps are passed over.
+type incoming struct {
+	twinrail.NewEvent
+	V           *int               `json:"v"`
+	ActorType   twinrail.ActorType `json:"actor_type"`
+	Seq         jsontext.Value     `json:"seq"`
+	Prev        jsontext.Value     `json:"prev"`
+	Cursor      jsontext.Value     `json:"cursor"`
+	Time        jsontext.Value     `json:"time"`
+	RequestID   jsontext.Value     `json:"request_id"`
+	Traceparent jsontext.Value     `json:"traceparent"`
+}
+
+// publishBody is the body of POST /v1/publish, and part of the publish frame.
+type publishBody struct {
+	Events      []incoming `json:"events"`
+	ExpectedSeq *uint64    `json:"expected_seq"`
+}
+
+// clientFrame is any frame of a client.
+type clientFrame struct {
+	Op  string `json:"op"`
+	Ref string `json:"ref"`
+	joinBody
+	publishBody
+}
+
+// joinBody is part of the join frame.
+type joinBody struct {
+	Sub      string             `json:"sub"`
+	Routing  *twinrail.Routing  `json:"routing"`
+	Channels []twinrail.Channel `json:"channels"`
+	After    string             `json:"after"`
+}
+
+// decode reads b as one JSON value into v. Names must be spelled exactly, known,
+// and given once: to pass over a misspelled audience key would widen it. The
+// error has the given code, and as field where in b it is.
+//
+// Strings are UTF-8. The escape of half a surrogate pair is let through, since
+// JSON allows it and JavaScript makes it.
+func decode(b []byte, v any, code twinrail.Code) error {
+	if !utf8.Valid(b) {
+		return twinrail.Errorf(code, "", "not UTF-8")
+	}
+	err := json.Unmarshal(b, v, json.RejectUnknownMembers(true), jsontext.AllowInvalidUTF8(true))
+	if err == nil {
+		return nil
+	}
+	var semantic *json.SemanticError
+	var syntactic *jsontext.SyntacticError
+	switch {
+	case errors.As(err, &semantic) && errors.Is(err, json.ErrUnknownName):
+		return twinrail.Errorf(code, field(semantic.JSONPointer), "there is no such member")
+	case errors.As(err, &semantic):
+		return twinrail.Errorf(code, field(semantic.JSONPointer), "not of the right type")
+	case errors.As(err, &syntactic) && errors.Is(err, jsontext.ErrDuplicateName):
+		return twinrail.Errorf(code, field(syntactic.JSONPointer), "given twice")
+	case errors.As(err, &syntactic):
+		return twinrail.Errorf(code, field(syntactic.JSONPointer), "not JSON, at byte %d", syntactic.ByteOffset)
+	}
+	return twinrail.Errorf(code, "", "not JSON")
+}
+
+// field writes a JSON pointer as a field: /events/3/type as events[3].type.
+func field(p jsontext.Pointer) string {
+	var b strings.Builder
+	for token := range p.Tokens() {
+		switch {
+		case token != "" && strings.Trim(token, "0123456789") == "" && b.Len() > 0:
+			fmt.Fprintf(&b, "[%s]", token)
+		case b.Len() > 0:
+			b.WriteString("." + token)
+		default:
+			b.WriteString(token)
+		}
+	}
+	const maxField = 200 // it is the client's own text
+	s := b.String()
+	return strings.ToValidUTF8(s[:min(len(s), maxField)], "")
+}
+
+// artifactKind reports whether data has one of the kinds that an artifact needs.
+func artifactKind(data []byte) bool {
+	var a struct {
+		Kind string `json:"kind"`
+	}
+	if err := json.Unmarshal(data, &a, jsontext.AllowInvalidUTF8(true)); err != nil {
+		return false
+	}
+	return a.Kind == twinrail.ArtifactPreview || a.Kind == twinrail.ArtifactReplay || a.Kind == twinrail.ArtifactAudit
+}

@@ -1,0 +1,377 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/twinrail/twinrail"
+)
+
+// A link is a connection that was taken over from net/http. At rest it is this
+// record, one timer and an entry in the watcher: no goroutine, no buffer. When
+// there is something to write, a worker of the engine drives it, and it is at
+// rest again once its rail has nothing left.
+//
+// A write that follows another one within the gather interval waits for the end
+// of the interval, and takes along all that has come by then.
+type link struct {
+	// Fixed.
+	engine *engine
+	nc     net.Conn
+	raw    syscall.RawConn // nil where a write cannot be tried without blocking
+	rail   rail
+	timer  *time.Timer
+
+	state     atomic.Int32
+	urgent    atomic.Bool  // the next write is not to be gathered
+	lastWrite atomic.Int64 // when the last write ended, on the engine's clock
+	ended     atomic.Bool
+
+	// peeked is what a watcher had to read to learn that the link is readable.
+	// Owned by the watcher, and by the rail from readable to the next watch.
+	peeked []byte
+}
+
+// rail is one connection's side of a link: what it says when it may write, and
+// what it makes of what it reads.
+type rail interface {
+	// gather appends to out what is to be written now; nothing appended means
+	// that there is nothing, and that the link will be kicked when there is.
+	// Calls do not overlap.
+	gather(ctx context.Context, out []byte) ([]byte, next, error)
+	// lags reports whether gather may wait for the disk.
+	lags() bool
+	// readable is called, in a goroutine of its own and once after each watch,
+	// when the peer has sent something or is gone.
+	readable()
+	// tick does what is due, and returns when it is to be called again.
+	tick(now time.Time) time.Time
+	// end is called once, when the link is closed.
+	end(cause error)
+}
+
+// next says how a link goes on after a write.
+type next int
+
+const (
+	thenRest  next = iota // there was nothing more
+	thenMore              // more follows at once
+	thenClose             // that was the last
+)
+
+// The states of a link.
+const (
+	atRest  int32 = iota
+	queued        // a worker or the gatherer will drive it
+	running       // it is being driven
+	again         // it is being driven, and was kicked since
+)
+
+// lingerTime is how long a link that was shut down waits for its peer to take
+// the last bytes and to close.
+const lingerTime = 2 * time.Second
+
+var (
+	errPeerGone        = errors.New("the peer is gone")
+	errUnexpectedInput = errors.New("the peer sent what the rail has no use for")
+)
+
+// start lets the link live; its first write is what the rail has by now.
+func (l *link) start() {
+	now := time.Now()
+	// The timer is set before it can fire: onTimer resets it.
+	l.timer = time.AfterFunc(time.Hour, l.onTimer)
+	l.timer.Reset(max(l.rail.tick(now).Sub(now), 0))
+	l.kickNow()
+	if len(l.peeked) > 0 {
+		go l.rail.readable()
+	} else {
+		l.engine.watcher.watch(l)
+	}
+}
+
+func (l *link) onTimer() {
+	now := time.Now()
+	due := l.rail.tick(now)
+	if !l.ended.Load() {
+		l.timer.Reset(max(due.Sub(now), time.Millisecond))
+	}
+}
+
+// kick says that the rail has something to write. It never blocks.
+func (l *link) kick() {
+	for {
+		switch l.state.Load() {
+		case atRest:
+			if l.state.CompareAndSwap(atRest, queued) {
+				l.enqueue()
+				return
+			}
+		case running:
+			if l.state.CompareAndSwap(running, again) {
+				return
+			}
+		default:
+			return
+		}
+	}
+}
+
+// kickNow is kick for what the peer waits for: it is not held to be gathered.
+func (l *link) kickNow() {
+	l.urgent.Store(true)
+	l.kick()
+	if l.state.Load() == queued {
+		// Maybe for later. To be run twice does no harm.
+		l.engine.run(l)
+	}
+}
+
+func (l *link) enqueue() {
+	wait := l.engine.gather - time.Duration(l.engine.now()-l.lastWrite.Load())
+	if wait > 0 && !l.urgent.Load() {
+		l.engine.gatherer.add(l, wait)
+		return
+	}
+	l.engine.run(l)
+}
+
+// drive writes until the rail has nothing left. A worker must not be held up:
+// with mayBlock unset, what waits for the disk or for the peer goes on in a
+// goroutine of its own.
+func (l *link) drive(mayBlock bool) {
+	buf := l.engine.buffers.Get().(*[]byte)
+	defer l.engine.buffers.Put(buf)
+	for {
+		l.urgent.Store(false)
+		if !mayBlock && l.rail.lags() {
+			go l.drive(true)
+			return
+		}
+		out, next, err := l.rail.gather(l.engine.ctx, (*buf)[:0])
+		*buf = out
+		if err != nil {
+			l.close(err)
+			return
+		}
+		if !mayBlock {
+			n, err := l.try(out)
+			if err != nil {
+				l.close(err)
+				return
+			}
+			if n < len(out) {
+				go l.finish(append([]byte(nil), out[n:]...), next)
+				return
+			}
+		} else if !l.write(out) {
+			return
+		}
+		if !l.goesOn(next) {
+			return
+		}
+	}
+}
+
+// finish is drive from the middle of a write that the peer was too slow for.
+func (l *link) finish(rest []byte, next next) {
+	if l.write(rest) && l.goesOn(next) {
+		l.drive(true)
+	}
+}
+
+// goesOn reports whether there is more to drive.
+func (l *link) goesOn(next next) bool {
+	switch next {
+	case thenMore:
+		return true
+	case thenClose:
+		l.shutdown()
+		return false
+	}
+	if l.state.CompareAndSwap(running, atRest) {
+		return false
+	}
+	if l.urgent.Load() {
+		l.state.Store(running)
+		return true
+	}
+	l.state.Store(queued)
+	l.enqueue()
+	return false
+}
+
+// try writes what the peer takes at once.
+func (l *link) try(b []byte) (int, error) {
+	if len(b) == 0 {
+		return 0, nil
+	}
+	n, err := tryWrite(l.raw, b)
+	if err == nil {
+		l.wrote(n)
+	}
+	return n, err
+}
+
+// write writes all of b, or closes the link.
+func (l *link) write(b []byte) bool {
+	if len(b) == 0 {
+		return true
+	}
+	// Errors of the deadline are those of a closed connection, which the write
+	// reports.
+	_ = l.nc.SetWriteDeadline(time.Now().Add(l.engine.writeTimeout))
+	n, err := l.nc.Write(b)
+	l.wrote(n)
+	if err != nil {
+		if isTimeout(err) {
+			err = &twinrail.Error{Code: twinrail.CodeTooSlow}
+		}
+		l.close(err)
+		return false
+	}
+	return true
+}
+
+func (l *link) wrote(n int) {
+	l.lastWrite.Store(l.engine.now())
+	l.engine.metrics.bytesSent.Add(float64(n))
+}
+
+// shutdown ends the link after its last write: the peer gets all of it, and a
+// moment to say goodbye, since a close with unread input would cut it off.
+func (l *link) shutdown() {
+	l.engine.wg.Go(func() {
+		if half, ok := l.nc.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+			_ = l.nc.SetReadDeadline(time.Now().Add(lingerTime))
+			_, _ = io.Copy(io.Discard, io.LimitReader(l.nc, 1<<20))
+		}
+		l.close(nil)
+	})
+}
+
+// close ends the link at once; the cause is nil where that was meant.
+func (l *link) close(cause error) {
+	if !l.ended.CompareAndSwap(false, true) {
+		return
+	}
+	l.timer.Stop()
+	l.engine.watcher.forget(l)
+	_ = l.nc.Close() // there is nobody left to tell
+	l.rail.end(cause)
+}
+
+// Read reads from the peer, first what a watcher has read already. It is for
+// the rail, from readable to the next watch.
+func (l *link) Read(p []byte) (int, error) {
+	if len(l.peeked) > 0 {
+		n := copy(p, l.peeked)
+		l.peeked = l.peeked[n:]
+		return n, nil
+	}
+	return l.nc.Read(p)
+}
+
+func isTimeout(err error) bool {
+	var t net.Error
+	return errors.As(err, &t) && t.Timeout()
+}
+
+// isTransport reports whether err is a connection's end for which nobody here is
+// to blame.
+func isTransport(err error) bool {
+	var op *net.OpError
+	var errno syscall.Errno
+	return errors.As(err, &op) || errors.As(err, &errno) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrClosedPipe) || errors.Is(err, context.Canceled) ||
+		errors.Is(err, errPeerGone) || errors.Is(err, errUnexpectedInput)
+}
+
+// engine drives the links of a server.
+type engine struct {
+	// Fixed.
+	ctx          context.Context
+	gather       time.Duration
+	writeTimeout time.Duration
+	started      time.Time
+	metrics      *metrics
+	watcher      watcher
+	gatherer     *gatherer
+	buffers      sync.Pool // of *[]byte, to gather into
+	maxWorkers   int
+
+	wg sync.WaitGroup // workers, and what outlives a drive
+
+	mu      sync.Mutex
+	ready   []*link // to be driven, first come first served
+	head    int     // of ready
+	workers int
+}
+
+func newEngine(ctx context.Context, o *Options, m *metrics) (*engine, error) {
+	w, err := newWatcher()
+	if err != nil {
+		return nil, err
+	}
+	e := &engine{
+		ctx: ctx, gather: o.Gather, writeTimeout: o.WriteTimeout, started: time.Now(), metrics: m,
+		watcher: w, maxWorkers: runtime.GOMAXPROCS(0),
+		buffers: sync.Pool{New: func() any { return new([]byte) }},
+	}
+	e.gatherer = newGatherer(e)
+	return e, nil
+}
+
+// close waits for the workers. All links must have been closed.
+func (e *engine) close() {
+	e.watcher.close()
+	e.wg.Wait()
+}
+
+// now is the engine's clock: nanoseconds since its start, never 0.
+func (e *engine) now() int64 { return int64(time.Since(e.started)) + 1 }
+
+// run has a queued link driven.
+func (e *engine) run(links ...*link) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.ready = append(e.ready, links...)
+	for e.workers < e.maxWorkers && e.workers < len(e.ready)-e.head {
+		e.workers++
+		e.wg.Go(e.work)
+	}
+}
+
+func (e *engine) work() {
+	for l := e.pop(); l != nil; l = e.pop() {
+		if l.state.CompareAndSwap(queued, running) {
+			if l.raw == nil {
+				go l.drive(true)
+			} else {
+				l.drive(false)
+			}
+		}
+	}
+}
+
+// pop returns nil, and takes the worker off the list, when nothing is ready.
+func (e *engine) pop() *link {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.head == len(e.ready) {
+		e.ready, e.head = e.ready[:0], 0
+		e.workers--
+		return nil
+	}
+	l := e.ready[e.head]
+	e.ready[e.head] = nil
+	e.head++
+	return l
+}

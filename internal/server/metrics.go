@@ -1,0 +1,52 @@
+package server
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/twinrail/twinrail"
+)
+
+// metrics is what a server counts. No label holds a routing key: their values
+// are the tenants' own, and without bound.
+type metrics struct {
+	connections *prometheus.GaugeVec   // by rail
+	opened      *prometheus.CounterVec // by rail
+	closed      *prometheus.CounterVec // by rail, code ("" for a peer that left)
+	subs        prometheus.Gauge
+	published   *prometheus.CounterVec // by channel
+	duplicates  prometheus.Counter
+	delivered   *prometheus.CounterVec // by rail
+	bytesSent   prometheus.Counter
+	resets      *prometheus.CounterVec // by reason
+	errors      *prometheus.CounterVec // by code
+	foreign     prometheus.Counter
+	append      prometheus.Histogram
+}
+
+func newMetrics(r prometheus.Registerer) *metrics {
+	f := promauto.With(r)
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return f.NewCounterVec(prometheus.CounterOpts{Namespace: "twinrail", Name: name, Help: help}, labels)
+	}
+	plain := func(name, help string) prometheus.Counter {
+		return f.NewCounter(prometheus.CounterOpts{Namespace: "twinrail", Name: name, Help: help})
+	}
+	return &metrics{
+		connections: f.NewGaugeVec(prometheus.GaugeOpts{Namespace: "twinrail", Name: "connections", Help: "Connections open now."}, []string{"rail"}),
+		opened:      counter("connections_opened_total", "Connections accepted.", "rail"),
+		closed:      counter("connections_closed_total", "Connections ended, by the code that the server gave; none where the peer left.", "rail", "code"),
+		subs:        f.NewGauge(prometheus.GaugeOpts{Namespace: "twinrail", Name: "subscriptions", Help: "Subscriptions open now."}),
+		published:   counter("events_published_total", "Events stored.", "channel"),
+		duplicates:  plain("events_duplicate_total", "Published events that the stream had seen before."),
+		delivered:   counter("events_delivered_total", "Events written to subscribers.", "rail"),
+		bytesSent:   plain("sent_bytes_total", "Bytes written to connections of either rail over HTTP/1.1."),
+		resets:      counter("resets_total", "Subscribers told that events between their cursor and the head cannot be delivered.", "reason"),
+		errors:      counter("errors_total", "Errors answered, on either rail.", "code"),
+		foreign:     plain("isolation_violations_total", "Entries of another stream stopped right before delivery. Anything but 0 is an incident."),
+		append: f.NewHistogram(prometheus.HistogramOpts{Namespace: "twinrail", Name: "append_seconds",
+			Help: "Time until a publish is durable.", Buckets: prometheus.ExponentialBuckets(0.0001, 2.5, 12)}),
+	}
+}
+
+func (m *metrics) failed(code twinrail.Code) { m.errors.WithLabelValues(string(code)).Inc() }

@@ -1,0 +1,195 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"mime"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/twinrail/twinrail"
+	"github.com/twinrail/twinrail/internal/auth"
+	"github.com/twinrail/twinrail/internal/journal"
+)
+
+// maxEvents bounds the events of one publish.
+const maxEvents = 100
+
+// servePublish answers POST /v1/publish.
+func (s *Server) servePublish(w http.ResponseWriter, r *http.Request) error {
+	ac, err := s.admit(r, "")
+	if err != nil {
+		return err
+	}
+	if s.draining.Load() {
+		return &twinrail.Error{Code: twinrail.CodeDraining}
+	}
+	body, err := s.readBody(w, r)
+	if err != nil {
+		return err
+	}
+	var request publishBody
+	if err := decode(body, &request, twinrail.CodeBadRequest); err != nil {
+		return err
+	}
+	results, err := s.publish(r.Context(), ac, &request, "")
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, twinrail.PublishResponse{Results: results})
+}
+
+// readBody reads a JSON body.
+func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
+		return nil, twinrail.Errorf(twinrail.CodeUnsupportedMediaType, "Content-Type", "must be application/json")
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(s.opts.MaxBody)))
+	if err != nil {
+		if e := asError(err); e.Code == twinrail.CodeTooLarge {
+			return nil, e
+		}
+		return nil, twinrail.Errorf(twinrail.CodeBadRequest, "body", "could not be read to its end")
+	}
+	return body, nil
+}
+
+func writeJSON(w http.ResponseWriter, v any) error {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	if err := json.NewEncoder(w).Encode(v); err != nil {
+		return abandoned(err)
+	}
+	return nil
+}
+
+// publish authorizes and stores the events of a request: all or none. With a
+// rail, only events of that rail are taken.
+func (s *Server) publish(ctx context.Context, ac *auth.Context, request *publishBody, rail twinrail.Rail) ([]twinrail.PublishResult, error) {
+	if n := len(request.Events); n < 1 || n > maxEvents {
+		return nil, twinrail.Errorf(twinrail.CodeBadRequest, "events", "must be 1 to %d events", maxEvents)
+	}
+	now := time.Now()
+	records := make([]journal.Record, len(request.Events))
+	for i := range request.Events {
+		record, err := s.record(ac, &request.Events[i], rail, now)
+		if err != nil {
+			return nil, twinrail.InField("events["+strconv.Itoa(i)+"]", err)
+		}
+		if i > 0 && record.Owner != records[0].Owner {
+			return nil, twinrail.Errorf(twinrail.CodeBadRequest, "events["+strconv.Itoa(i)+"].routing", "all events of a publish belong to one stream")
+		}
+		records[i] = record
+	}
+	var expect journal.Expect
+	if request.ExpectedSeq != nil {
+		expect = journal.Expect{Set: true, Seq: *request.ExpectedSeq}
+	}
+	stored, err := s.opts.Journal.Append(ctx, records, expect)
+	if err != nil {
+		return nil, err
+	}
+	s.metrics.append.Observe(time.Since(now).Seconds())
+	return s.results(records, stored), nil
+}
+
+func (s *Server) results(records []journal.Record, stored []journal.Result) []twinrail.PublishResult {
+	results := make([]twinrail.PublishResult, len(stored))
+	for i, at := range stored {
+		results[i] = twinrail.PublishResult{
+			ID: records[i].ID, Seq: at.Seq, Prev: &stored[i].Prev, Cursor: at.Cursor.String(),
+			Time: at.Time, Duplicate: at.Duplicate,
+		}
+		if at.Duplicate {
+			s.metrics.duplicates.Inc()
+		} else {
+			s.metrics.published.WithLabelValues(string(records[i].Channel)).Inc()
+		}
+	}
+	return results
+}
+
+// record checks one event and authorizes its place. The fields of its errors are
+// relative to the event.
+func (s *Server) record(ac *auth.Context, in *incoming, rail twinrail.Rail, now time.Time) (journal.Record, error) {
+	var none journal.Record
+	if err := s.checkEvent(in, rail); err != nil {
+		return none, err
+	}
+	var stated twinrail.Routing
+	if in.Routing != nil {
+		stated = *in.Routing
+	}
+	w, err := ac.Writer(stated, in.Channel)
+	if err != nil {
+		return none, inRouting(err)
+	}
+	if in.ActorType != "" && in.ActorType != ac.Principal().Identity().ActorType {
+		return none, &twinrail.Error{Code: twinrail.CodeActorMismatch, Field: "actor_type"}
+	}
+	id := in.ID
+	if id == "" {
+		id = uuid.Must(uuid.NewV7()).String()
+	}
+	return journal.NewRecord(w, twinrail.Event{ID: id, Type: in.Type, To: in.To, Time: now, Data: in.Data}), nil
+}
+
+// inRouting says of an error about a routing key that it stands in routing.
+func inRouting(err error) error {
+	if err == nil {
+		return nil
+	}
+	if e := asError(err); e.Field == "" || e.Field == "channel" {
+		return err
+	}
+	return twinrail.InField("routing", err)
+}
+
+// checkEvent checks the form of an event.
+func (s *Server) checkEvent(in *incoming, rail twinrail.Rail) error {
+	bad := func(field, format string, args ...any) error {
+		return twinrail.Errorf(twinrail.CodeBadRequest, field, format, args...)
+	}
+	switch ch := in.Channel; {
+	case !ch.Valid() || ch == twinrail.Presence:
+		return bad("channel", "must be commit, artifact, chat or tool")
+	case rail != "" && ch.Rail() != rail:
+		return twinrail.Errorf(twinrail.CodeWrongRail, "channel", "%s is published over HTTP", ch)
+	case !ch.Journaled():
+		return bad("channel", "this server carries no gestures")
+	}
+	switch {
+	case in.V != nil && *in.V != twinrail.Version:
+		return bad("v", "must be %d", twinrail.Version)
+	case in.ID != "" && !twinrail.ValidEventID(in.ID):
+		return bad("id", "must be 1 to 128 of A-Z a-z 0-9 . _ : -")
+	case !twinrail.ValidEventType(in.Type):
+		return bad("type", "must be 1 to 64 of a-z 0-9 _ . -")
+	case len(in.Data) == 0:
+		return bad("data", "is required; it may be any JSON value")
+	case len(in.Data) > s.opts.MaxEvent:
+		return twinrail.Errorf(twinrail.CodeTooLarge, "data", "more than %d bytes", s.opts.MaxEvent)
+	case in.Channel == twinrail.Artifact && !artifactKind(in.Data):
+		return bad("data.kind", "an artifact's kind must be preview, replay or audit")
+	}
+	return checkTo(in.To)
+}
+
+// maxTo bounds the actors that an event is meant for.
+const maxTo = 256
+
+func checkTo(to []string) error {
+	if to != nil && len(to) == 0 || len(to) > maxTo {
+		return twinrail.Errorf(twinrail.CodeBadRequest, "to", "must list 1 to %d actors", maxTo)
+	}
+	for i, actor := range to {
+		if !twinrail.ValidKeyValue(twinrail.KeyActor, actor) {
+			return twinrail.Errorf(twinrail.CodeBadRequest, "to["+strconv.Itoa(i)+"]", "is not an actor's id")
+		}
+	}
+	return nil
+}

@@ -1,0 +1,183 @@
+// Package server is the HTTP interface and the two rails.
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/twinrail/twinrail"
+	"github.com/twinrail/twinrail/internal/auth"
+	"github.com/twinrail/twinrail/internal/hub"
+)
+
+// Server serves both rails over one journal.
+type Server struct {
+	opts      Options
+	log       *slog.Logger
+	metrics   *metrics
+	delivered map[twinrail.Rail]prometheus.Counter
+	origins   map[string]bool
+	hub       *hub.Hub
+	engine    *engine
+	public    http.Handler
+	admin     http.Handler
+
+	stop     context.CancelFunc // ends the engine's context
+	draining atomic.Bool
+
+	mu         sync.Mutex
+	sessions   map[session]twinrail.Rail
+	publishing int           // publishes of WebSockets under way
+	idle       chan struct{} // closed when draining and nothing is left; nil before
+}
+
+// session is a connection of either rail.
+type session interface {
+	// drain tells the client to come back after the given time, and ends.
+	drain(after time.Duration)
+	// abort ends at once.
+	abort()
+}
+
+// New returns a server made of o, which takes the journal's notifications.
+func New(o Options) (*Server, error) {
+	if o.Journal == nil || o.Verifier == nil {
+		return nil, errors.New("server: Journal and Verifier are required")
+	}
+	o.setDefaults()
+	ctx, stop := context.WithCancel(context.Background())
+	m := newMetrics(o.Registry)
+	e, err := newEngine(ctx, &o, m)
+	if err != nil {
+		stop()
+		return nil, fmt.Errorf("server: %w", err)
+	}
+	s := &Server{
+		opts: o, log: o.Logger, metrics: m, engine: e, stop: stop,
+		hub:      hub.New(o.Journal, hub.Options{Window: max(o.Window, 0), Encode: encode}),
+		origins:  make(map[string]bool),
+		sessions: make(map[session]twinrail.Rail),
+		delivered: map[twinrail.Rail]prometheus.Counter{
+			twinrail.RailSSE: m.delivered.WithLabelValues(string(twinrail.RailSSE)),
+			twinrail.RailWS:  m.delivered.WithLabelValues(string(twinrail.RailWS)),
+		},
+	}
+	for _, origin := range o.AllowedOrigins {
+		s.origins[origin] = true
+	}
+	s.public, s.admin = s.routes(), s.adminRoutes()
+	return s, nil
+}
+
+func (s *Server) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle(twinrail.PathSSECanvases+"{canvas_id}", s.handle(http.MethodGet, s.serveSSE))
+	mux.Handle(twinrail.PathWS, s.handle(http.MethodGet, s.serveWS))
+	mux.Handle(twinrail.PathPublish, s.handle(http.MethodPost, s.servePublish))
+	mux.Handle(twinrail.PathHistory, s.handle(http.MethodGet, s.serveHistory))
+	mux.Handle("/", s.handle("", func(http.ResponseWriter, *http.Request) error {
+		return &twinrail.Error{Code: twinrail.CodeNotFound}
+	}))
+	return mux
+}
+
+// Handler returns the public interface.
+func (s *Server) Handler() http.Handler { return s.public }
+
+// AdminHandler returns /healthz, /readyz, /metrics and pprof, for a listener of
+// their own.
+func (s *Server) AdminHandler() http.Handler { return s.admin }
+
+// handle gives every request its ids, answers CORS, and turns errors into
+// problem documents. With method "" all are let through.
+func (s *Server) handle(method string, h func(http.ResponseWriter, *http.Request) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id, trace := auth.RequestID(r), auth.Traceparent(r)
+		// Whoever reads them from the request again gets the same.
+		r.Header.Set("X-Request-Id", id)
+		r.Header.Set("Traceparent", trace)
+		w.Header().Set("X-Request-Id", id)
+		w.Header().Set("Traceparent", trace)
+		if s.cors(w, r, method) {
+			return
+		}
+		if method != "" && r.Method != method {
+			w.Header().Set("Allow", method)
+			s.problem(w, r, id, twinrail.Errorf(twinrail.CodeMethodNotAllowed, "", "only %s", method))
+			return
+		}
+		if err := h(w, r); err != nil && !errors.Is(err, errAnswered) {
+			s.problem(w, r, id, err)
+		}
+	})
+}
+
+// errAnswered says that a handler failed after its answer had begun.
+var errAnswered = errors.New("server: failed after the answer began")
+
+func abandoned(err error) error { return fmt.Errorf("%w: %w", errAnswered, err) }
+
+// admit makes the checks that come before an address is known: credential,
+// context, and, where rail is not "", whether that is switched on.
+func (s *Server) admit(r *http.Request, rail twinrail.Rail) (*auth.Context, error) {
+	ac, err := s.opts.Verifier.Admit(r)
+	if err != nil {
+		return nil, err
+	}
+	if rail == twinrail.RailSSE && s.opts.DisableSSE || rail == twinrail.RailWS && s.opts.DisableWS {
+		return nil, &twinrail.Error{Code: twinrail.CodeRailDisabled}
+	}
+	return ac, nil
+}
+
+// closedCode returns why a connection ended: the code that the server gave, or
+// "" where the peer left.
+func closedCode(cause error, ending *twinrail.End) twinrail.Code {
+	switch {
+	case ending != nil:
+		return ending.Code
+	case cause == nil, errors.Is(cause, errPeerGone), isTransport(cause):
+		return ""
+	}
+	return asError(cause).Code
+}
+
+// newID returns a random id of 130 bits behind prefix.
+func newID(prefix string) string {
+	return prefix + strings.ToLower(rand.Text())
+}
+
+func (o *Options) setDefaults() {
+	setDefault(&o.Heartbeat, 15*time.Second)
+	setDefault(&o.Gather, 5*time.Millisecond)
+	setDefault(&o.WriteTimeout, 30*time.Second)
+	setDefault(&o.DrainWindow, 10*time.Second)
+	setDefault(&o.Window, 1<<20)
+	setDefault(&o.MaxEvent, 64<<10)
+	setDefault(&o.MaxFrame, 1<<20)
+	setDefault(&o.MaxBody, 8<<20)
+	setDefault(&o.MaxJoins, 128)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Registry == nil {
+		o.Registry = prometheus.NewRegistry()
+	}
+}
+
+func setDefault[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}

@@ -1,0 +1,435 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/twinrail/twinrail"
+	"github.com/twinrail/twinrail/internal/auth"
+	"github.com/twinrail/twinrail/internal/hub"
+)
+
+const (
+	// gatherLimit is about how many bytes one write takes. It bounds what a
+	// connection holds while its peer is slow.
+	gatherLimit = 32 << 10
+	// expiryNotice is how long before its credential's end a connection is told.
+	expiryNotice = 30 * time.Second
+)
+
+// serveSSE answers GET /v1/sse/canvases/{canvas_id}.
+func (s *Server) serveSSE(w http.ResponseWriter, r *http.Request) error {
+	ac, err := s.admit(r, twinrail.RailSSE)
+	if err != nil {
+		return err
+	}
+	reader, err := s.sseReader(ac, r)
+	if err != nil {
+		return err
+	}
+	if s.draining.Load() {
+		return s.turnAway(w)
+	}
+	cursor := r.Header.Get("Last-Event-ID")
+	if cursor == "" {
+		cursor = r.URL.Query().Get("cursor")
+	}
+	c := newSSEConn(s, ac)
+	sub, start, err := s.hub.Subscribe(r.Context(), reader, hub.From{Cursor: cursor}, c.kick)
+	if err != nil {
+		return err
+	}
+	if start.Reset != nil && r.URL.Query().Get("on_reset") == "fail" {
+		sub.Close()
+		return voidCursor(start.Reset.Reason)
+	}
+	c.begin(sub, start)
+	sseHeader(w.Header())
+	if r.ProtoMajor == 1 {
+		return s.hijackSSE(w, c)
+	}
+	return c.serveHTTP2(w, r)
+}
+
+// sseReader authorizes what the request asks to read. Without channels it is
+// what the grants cover of the default ones.
+func (s *Server) sseReader(ac *auth.Context, r *http.Request) (auth.Reader, error) {
+	canvas := twinrail.Routing{CanvasID: r.PathValue("canvas_id")}
+	list := r.URL.Query().Get("channels")
+	if list == "" {
+		return ac.ReaderOfAny(canvas, twinrail.CanvasStream, twinrail.ChannelsOf(twinrail.Commit, twinrail.Artifact))
+	}
+	want, err := parseChannels(list)
+	if err != nil {
+		return auth.Reader{}, err
+	}
+	for _, ch := range want.Channels() {
+		if ch.Rail() != twinrail.RailSSE {
+			return auth.Reader{}, twinrail.Errorf(twinrail.CodeWrongRail, "channels", "%s is carried by the WS rail", ch)
+		}
+	}
+	return ac.Reader(canvas, twinrail.CanvasStream, want)
+}
+
+// parseChannels reads a list of channels, separated by commas.
+func parseChannels(list string) (twinrail.ChannelSet, error) {
+	var set twinrail.ChannelSet
+	for name := range strings.SplitSeq(list, ",") {
+		ch := twinrail.Channel(name)
+		if !ch.Valid() {
+			return 0, twinrail.Errorf(twinrail.CodeBadRequest, "channels", "must list commit, artifact, gesture, chat, tool or presence, separated by commas")
+		}
+		set |= twinrail.ChannelsOf(ch)
+	}
+	return set, nil
+}
+
+func sseHeader(h http.Header) {
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-store, no-transform")
+	h.Set("X-Accel-Buffering", "no")
+}
+
+// turnAway answers who cannot be served now. Any status but 200 would stop a
+// native EventSource for good, so it is given a stream that ends at once, and a
+// time to come back.
+func (s *Server) turnAway(w http.ResponseWriter) error {
+	sseHeader(w.Header())
+	w.Header().Set("Connection", "close")
+	b := appendRetry(nil, s.returnAfter())
+	_, err := w.Write(appendSSE(b, twinrail.SSEEnd, twinrail.End{Code: twinrail.CodeDraining, Reconnect: true}))
+	return err
+}
+
+func appendRetry(dst []byte, d time.Duration) []byte {
+	return append(strconv.AppendInt(append(dst, "retry: "...), milliseconds(d), 10), "\n\n"...)
+}
+
+// hijackSSE takes the connection over from net/http. The body is delimited by
+// its end, so that shared bytes go out as they are.
+func (s *Server) hijackSSE(w http.ResponseWriter, c *sseConn) error {
+	var head bytes.Buffer
+	head.WriteString("HTTP/1.1 200 OK\r\n")
+	w.Header().Set("Connection", "close")
+	w.Header().Set("Date", time.Now().UTC().Format(http.TimeFormat))
+	_ = w.Header().Write(&head) // into memory
+	head.WriteString("\r\n")
+	nc, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		c.end(err)
+		return fmt.Errorf("hijack: %w", err)
+	}
+	_ = nc.SetDeadline(time.Time{}) // net/http's own
+	c.pending = append(head.Bytes(), c.pending...)
+	c.link = &link{engine: s.engine, nc: nc, raw: nonblocking(nc), rail: c}
+	s.enter(c, twinrail.RailSSE)
+	c.link.start()
+	return nil
+}
+
+// sseConn is one connection of the SSE rail.
+type sseConn struct {
+	// Fixed after begin.
+	server    *Server
+	id        string
+	requestID string
+	sub       *hub.Sub
+	link      *link         // of a hijacked connection, else nil
+	wake      chan struct{} // of an HTTP/2 stream: one token
+
+	// Owned by tick.
+	nextHeartbeat time.Time
+	warned        bool
+	expires       time.Time
+
+	// Owned by gather.
+	live bool
+	told twinrail.Cursor // the last id that the client was told
+
+	mu        sync.Mutex
+	pending   []byte // to be written before anything else
+	heartbeat bool   // a comment is due
+	ending    *twinrail.End
+	retry     time.Duration // told with ending, where not 0
+}
+
+func newSSEConn(s *Server, ac *auth.Context) *sseConn {
+	return &sseConn{
+		server: s, id: newID("c_"), requestID: ac.RequestID(), wake: make(chan struct{}, 1),
+		expires: ac.Principal().ExpiresAt(),
+	}
+}
+
+// begin takes in what the client is told first.
+func (c *sseConn) begin(sub *hub.Sub, start hub.Start) {
+	open := twinrail.Open{ConnectionID: c.id, Cursor: start.Cursor.String(), Head: start.Head.String(), Resumed: start.Resumed}
+	if start.Reset != nil {
+		open.Reason = start.Reset.Reason
+	}
+	b := appendRetry(nil, 2*time.Second+rand.N(3*time.Second))
+	// With an id, a client that is cut off before its first event comes back to
+	// where it was.
+	b = appendSSE(appendSSEID(b, start.Cursor), twinrail.SSEOpen, open)
+	if start.Reset != nil {
+		b = c.appendReset(b, start.Reset)
+	}
+	c.sub, c.pending, c.told = sub, b, start.Cursor
+	c.server.metrics.subs.Inc()
+}
+
+func (c *sseConn) appendReset(dst []byte, r *hub.Reset) []byte {
+	c.server.metrics.resets.WithLabelValues(string(r.Reason)).Inc()
+	return appendSSE(appendSSEID(dst, r.Head), twinrail.SSEReset, twinrail.Reset{
+		Reason: r.Reason, Requested: requested(r.Requested), Oldest: r.Oldest.String(), Head: r.Head.String(),
+	})
+}
+
+// requested returns what the client called its cursor, cut where it is longer
+// than any cursor.
+func requested(cursor string) string {
+	const maxCursor = 128
+	return strings.ToValidUTF8(cursor[:min(len(cursor), maxCursor)], "")
+}
+
+func (c *sseConn) kick() {
+	if c.link != nil {
+		c.link.kick()
+		return
+	}
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (c *sseConn) kickNow() {
+	if c.link != nil {
+		c.link.kickNow()
+		return
+	}
+	c.kick()
+}
+
+// gather is the rail's loop: what follows the cursor, until nothing does.
+func (c *sseConn) gather(ctx context.Context, out []byte) ([]byte, next, error) {
+	c.mu.Lock()
+	out = append(out, c.pending...)
+	c.pending = nil
+	heartbeat, ending, retry := c.heartbeat, c.ending, c.retry
+	c.heartbeat = false
+	c.mu.Unlock()
+	if ending != nil {
+		if retry > 0 {
+			out = appendRetry(out, retry)
+		}
+		return appendSSE(out, twinrail.SSEEnd, ending), thenClose, nil
+	}
+	out, then, err := c.follow(ctx, out)
+	if err == nil && heartbeat && then == thenRest {
+		out = c.appendHeartbeat(out)
+	}
+	return out, then, err
+}
+
+func (c *sseConn) follow(ctx context.Context, out []byte) ([]byte, next, error) {
+	var room [8]*hub.Item
+	for len(out) < gatherLimit {
+		batch, err := c.sub.Next(ctx, room[:0], gatherLimit-len(out))
+		if err != nil {
+			return out, thenClose, err
+		}
+		for _, it := range batch.Items {
+			out = append(out, it.Wire...)
+			c.told = it.Cursor
+		}
+		if n := len(batch.Items); n > 0 {
+			c.server.delivered[twinrail.RailSSE].Add(float64(n))
+		}
+		if batch.Reset != nil {
+			out = c.appendReset(out, batch.Reset)
+			c.told = batch.Reset.Head
+		}
+		if batch.Parked {
+			return c.appendLive(out), thenRest, nil
+		}
+	}
+	return out, thenMore, nil
+}
+
+// appendLive tells, once, that the backlog is done.
+func (c *sseConn) appendLive(dst []byte) []byte {
+	if c.live {
+		return dst
+	}
+	c.live = true
+	c.told = c.sub.Cursor()
+	return appendSSE(appendSSEID(dst, c.told), twinrail.SSELive, twinrail.Live{Cursor: c.told.String()})
+}
+
+// appendHeartbeat writes a comment, and with it, where the cursor went past
+// events that were for others, the id to come back to.
+func (c *sseConn) appendHeartbeat(dst []byte) []byte {
+	dst = append(dst, ":\n"...)
+	if at := c.sub.Cursor(); at != c.told {
+		c.told = at
+		dst = appendSSEID(dst, at)
+	}
+	return append(dst, '\n')
+}
+
+func (c *sseConn) lags() bool { return c.sub.Lags() }
+
+// readable means that the client is gone, or sent what it has no reason to send.
+func (c *sseConn) readable() {
+	if len(c.link.peeked) > 0 {
+		c.link.close(errUnexpectedInput)
+		return
+	}
+	c.link.close(errPeerGone)
+}
+
+// tick does what is due by the clock: comments, and the credential's end.
+func (c *sseConn) tick(now time.Time) time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	kick := false
+	if c.nextHeartbeat.IsZero() {
+		c.nextHeartbeat = now.Add(jitter(c.server.opts.Heartbeat))
+	} else if !now.Before(c.nextHeartbeat) {
+		c.nextHeartbeat = now.Add(jitter(c.server.opts.Heartbeat))
+		c.heartbeat, kick = true, true
+	}
+	due := c.nextHeartbeat
+	warn := c.expires.Add(-expiryNotice)
+	switch {
+	case !now.Before(c.expires):
+		c.endLocked(twinrail.End{Code: twinrail.CodeCredentialExpired, Reconnect: true}, 0)
+		kick = true
+	case !c.warned && !now.Before(warn):
+		c.warned, kick = true, true
+		c.pending = appendSSE(c.pending, twinrail.SSEAuthExpiring, twinrail.AuthExpiring{ExpiresAt: c.expires.UTC()})
+		due = earlier(due, c.expires)
+	case !c.warned:
+		due = earlier(due, warn)
+	default:
+		due = earlier(due, c.expires)
+	}
+	if kick {
+		// Without the lock's owner going on, nothing waits for it.
+		defer c.kickNow()
+	}
+	return due
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// jitter returns d ±10 %.
+func jitter(d time.Duration) time.Duration {
+	spread := d / 10
+	return d - spread + rand.N(2*spread+1)
+}
+
+func (c *sseConn) endLocked(e twinrail.End, retry time.Duration) {
+	if c.ending == nil {
+		c.ending, c.retry = &e, retry
+	}
+}
+
+// drain tells the client to come back after the given time, and ends.
+func (c *sseConn) drain(after time.Duration) {
+	c.mu.Lock()
+	c.endLocked(twinrail.End{Code: twinrail.CodeDraining, Reconnect: true}, after)
+	c.mu.Unlock()
+	c.kickNow()
+}
+
+// abort ends the connection at once.
+func (c *sseConn) abort() {
+	if c.link != nil {
+		c.link.close(nil)
+		return
+	}
+	c.mu.Lock()
+	c.endLocked(twinrail.End{Code: twinrail.CodeDraining, Reconnect: true}, 0)
+	c.mu.Unlock()
+	c.kick()
+}
+
+// end is the link's, or serveHTTP2's, last word.
+func (c *sseConn) end(cause error) {
+	c.sub.Close()
+	c.server.metrics.subs.Dec()
+	c.mu.Lock()
+	code := closedCode(cause, c.ending)
+	c.mu.Unlock()
+	if cause != nil && code == twinrail.CodeInternal {
+		c.server.logFailure(context.Background(), c.requestID, &twinrail.Error{Code: code}, cause)
+	}
+	c.server.leave(c, twinrail.RailSSE, code)
+}
+
+// serveHTTP2 is what a link is to an HTTP/1.1 connection: net/http keeps the
+// stream, and the handler's goroutine drives it.
+func (c *sseConn) serveHTTP2(w http.ResponseWriter, r *http.Request) (err error) {
+	defer func() { c.end(err) }()
+	c.server.enter(c, twinrail.RailSSE)
+	rc := http.NewResponseController(w)
+	tick := time.NewTimer(0)
+	defer tick.Stop()
+	w.WriteHeader(http.StatusOK)
+	var buf []byte
+	for {
+		out, then, err := c.gather(r.Context(), buf[:0])
+		if err != nil {
+			return abandoned(err)
+		}
+		buf = out
+		if len(out) > 0 {
+			if err := c.writeHTTP2(w, rc, out); err != nil {
+				return abandoned(err)
+			}
+		}
+		if then == thenClose {
+			return nil
+		}
+		if then == thenMore {
+			continue
+		}
+		if cap(buf) > gatherLimit {
+			buf = nil
+		}
+		select {
+		case <-c.wake:
+			// What comes within the gather interval shares the next write.
+			if len(out) > 0 && c.server.opts.Gather > 0 {
+				time.Sleep(c.server.opts.Gather)
+			}
+		case <-tick.C:
+			now := time.Now()
+			tick.Reset(max(c.tick(now).Sub(now), time.Millisecond))
+		case <-r.Context().Done():
+			return abandoned(r.Context().Err())
+		}
+	}
+}
+
+func (c *sseConn) writeHTTP2(w http.ResponseWriter, rc *http.ResponseController, b []byte) error {
+	// A stream that cannot have a deadline is bounded by the client's own.
+	_ = rc.SetWriteDeadline(time.Now().Add(c.server.opts.WriteTimeout))
+	if _, err := w.Write(b); err != nil {
+		return err
+	}
+	return rc.Flush()
+}

@@ -1,0 +1,402 @@
+package server
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gobwas/ws"
+
+	"github.com/twinrail/twinrail"
+	"github.com/twinrail/twinrail/internal/auth"
+	"github.com/twinrail/twinrail/internal/hub"
+)
+
+// serveWS answers GET /v1/ws.
+func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) error {
+	ac, err := s.admit(r, twinrail.RailWS)
+	if err != nil {
+		return err
+	}
+	if err := checkHandshake(r); err != nil {
+		w.Header().Set("Sec-WebSocket-Version", "13")
+		return err
+	}
+	if s.draining.Load() {
+		return &twinrail.Error{Code: twinrail.CodeDraining, RetryAfter: s.returnAfter()}
+	}
+	upgrader := ws.HTTPUpgrader{
+		Timeout:  s.opts.WriteTimeout,
+		Header:   w.Header(),
+		Protocol: func(p string) bool { return p == twinrail.Subprotocol },
+	}
+	nc, brw, _, err := upgrader.Upgrade(r, w)
+	if err != nil {
+		if nc != nil {
+			_ = nc.Close()
+		}
+		return abandoned(fmt.Errorf("upgrade: %w", err))
+	}
+	_ = nc.SetDeadline(time.Time{}) // net/http's own
+	c := &wsConn{
+		server: s, auth: ac, id: newID("c_"), session: newID("s_"),
+		expires: ac.Principal().ExpiresAt(), joins: make(map[string]*join),
+	}
+	early, _ := brw.Reader.Peek(brw.Reader.Buffered()) // cannot fail: it is there
+	c.link = &link{engine: s.engine, nc: nc, raw: nonblocking(nc), rail: c, peeked: append([]byte(nil), early...)}
+	now := time.Now().UTC()
+	c.say(&twinrail.ServerFrame{
+		Op: twinrail.OpWelcome, ConnectionID: c.id, SessionID: c.session,
+		HeartbeatMS: milliseconds(s.opts.Heartbeat), ServerTime: &now,
+	})
+	c.heard()
+	s.enter(c, twinrail.RailWS)
+	c.link.start()
+	return nil
+}
+
+// checkHandshake checks what RFC 6455 section 4.2.1 asks of an upgrade, before
+// anything is taken over.
+func checkHandshake(r *http.Request) error {
+	key, err := base64.StdEncoding.DecodeString(r.Header.Get("Sec-WebSocket-Key"))
+	switch {
+	case r.ProtoMajor != 1, !headerHas(r.Header, "Upgrade", "websocket"), !headerHas(r.Header, "Connection", "upgrade"):
+		return twinrail.Errorf(twinrail.CodeUpgradeRequired, "", "an HTTP/1.1 request with Upgrade: websocket")
+	case r.Header.Get("Sec-WebSocket-Version") != "13":
+		return twinrail.Errorf(twinrail.CodeUpgradeRequired, "Sec-WebSocket-Version", "must be 13")
+	case err != nil || len(key) != 16:
+		return twinrail.Errorf(twinrail.CodeBadRequest, "Sec-WebSocket-Key", "must be 16 bytes in base64")
+	}
+	if offered := r.Header.Values("Sec-WebSocket-Protocol"); len(offered) > 0 && !headerHas(r.Header, "Sec-WebSocket-Protocol", twinrail.Subprotocol) {
+		return twinrail.Errorf(twinrail.CodeBadRequest, "Sec-WebSocket-Protocol", "must offer %s", twinrail.Subprotocol)
+	}
+	return nil
+}
+
+// headerHas reports whether token is in the header's list, in any case.
+func headerHas(h http.Header, name, token string) bool {
+	for _, list := range h.Values(name) {
+		for item := range strings.SplitSeq(list, ",") {
+			if strings.EqualFold(strings.Trim(item, " \t"), token) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// wsConn is one connection of the WS rail.
+type wsConn struct {
+	// Fixed.
+	server  *Server
+	auth    *auth.Context
+	link    *link
+	id      string
+	session string
+
+	lastHeard atomic.Int64 // when the last frame came, on the engine's clock
+
+	// Owned by tick.
+	nextPing time.Time
+	warned   bool
+	expires  time.Time
+
+	// Owned by readable.
+	message    []byte // of a fragmented message, what has come
+	fragmented bool
+
+	mu      sync.Mutex
+	out     []byte // frames to be written before any event
+	joins   map[string]*join
+	ready   []*join // that may have something to deliver
+	pinging bool
+	ending  *wsEnding
+	drained chan struct{} // closed when out was taken; nil unless somebody waits
+}
+
+// wsEnding is how a connection ends: an error frame, and a close code.
+type wsEnding struct {
+	err   *twinrail.Error
+	close int
+	echo  bool // the client closed; nothing is said but the same
+}
+
+// join is one subscription of a connection.
+type join struct {
+	name   string
+	sub    *hub.Sub
+	prefix []byte // of its event frames
+	live   bool   // owned by gather
+
+	ready bool // in wsConn.ready; guarded by wsConn.mu
+	left  bool // guarded by wsConn.mu
+}
+
+// reads tells the watcher that input is of interest.
+func (c *wsConn) reads() {}
+
+func (c *wsConn) heard() { c.lastHeard.Store(c.server.engine.now()) }
+
+// say has a frame written, before any event that follows.
+func (c *wsConn) say(f *twinrail.ServerFrame) {
+	c.mu.Lock()
+	c.out = appendWSFrame(c.out, f)
+	c.mu.Unlock()
+}
+
+// fail ends the connection: what is said already goes out, then an error frame,
+// then the close code of the error.
+func (c *wsConn) fail(err *twinrail.Error) {
+	c.finish(&wsEnding{err: err, close: err.Code.Info().Close})
+}
+
+func (c *wsConn) finish(e *wsEnding) {
+	c.mu.Lock()
+	if c.ending == nil {
+		c.ending = e
+	}
+	c.mu.Unlock()
+	c.link.kickNow()
+}
+
+// ended reports whether the connection is about to end, so that no more is read.
+func (c *wsConn) ended() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ending != nil || c.link.ended.Load()
+}
+
+// wakeJoin is the hub's wake for j.
+func (c *wsConn) wakeJoin(j *join) {
+	c.mu.Lock()
+	c.markReady(j)
+	c.mu.Unlock()
+	c.link.kick()
+}
+
+// markReady is called with mu held.
+func (c *wsConn) markReady(j *join) {
+	if !j.ready && !j.left {
+		j.ready = true
+		c.ready = append(c.ready, j)
+	}
+}
+
+// lags reports whether a ready join is behind its window.
+func (c *wsConn) lags() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, j := range c.ready {
+		if j.sub.Lags() {
+			return true
+		}
+	}
+	return false
+}
+
+// gather is the rail's loop: first what was said, then what follows the cursor
+// of each join that was woken, turn by turn.
+func (c *wsConn) gather(ctx context.Context, out []byte) ([]byte, next, error) {
+	c.mu.Lock()
+	out = append(out, c.out...)
+	c.out = nil
+	ready, ending, pinging := c.ready, c.ending, c.pinging
+	c.ready, c.pinging = nil, false
+	for _, j := range ready {
+		j.ready = false
+	}
+	if c.drained != nil {
+		close(c.drained)
+		c.drained = nil
+	}
+	c.mu.Unlock()
+	if ending != nil {
+		return c.appendEnding(out, ending), thenClose, nil
+	}
+	then := thenRest
+	for i, j := range ready {
+		var err error
+		var parked bool
+		if out, parked, err = c.follow(ctx, j, out); err != nil {
+			return out, thenClose, err
+		}
+		if !parked || len(out) >= gatherLimit {
+			c.giveBack(j, parked, ready[i+1:])
+			then = thenMore
+			break
+		}
+	}
+	if pinging {
+		out = appendWSFrame(out, &twinrail.ServerFrame{Op: twinrail.OpPing, Cursors: c.cursors()})
+	}
+	return out, then, nil
+}
+
+// giveBack makes ready again those joins whose turn did not come; the one whose
+// turn it was comes last.
+func (c *wsConn) giveBack(current *join, parked bool, rest []*join) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, j := range rest {
+		c.markReady(j)
+	}
+	if !parked {
+		c.markReady(current)
+	}
+}
+
+// follow appends what follows the cursor of j, until nothing does or the write is
+// full.
+func (c *wsConn) follow(ctx context.Context, j *join, out []byte) (_ []byte, parked bool, err error) {
+	var room [8]*hub.Item
+	for len(out) < gatherLimit {
+		batch, err := j.sub.Next(ctx, room[:0], gatherLimit-len(out))
+		switch {
+		case c.hasLeft(j):
+			// What was found is not delivered: the client has been told that no
+			// more comes, or will be in this write.
+			return out, true, nil
+		case err != nil:
+			return out, false, err
+		case batch.Parked:
+			if !j.live {
+				j.live = true
+				out = appendWSFrame(out, &twinrail.ServerFrame{Op: twinrail.OpLive, Sub: j.name, Cursor: j.sub.Cursor().String()})
+			}
+			return out, true, nil
+		case batch.Reset != nil:
+			out = c.appendReset(out, j.name, batch.Reset)
+		}
+		for _, it := range batch.Items {
+			out = appendWSEvent(out, j.prefix, it.Wire)
+		}
+		if n := len(batch.Items); n > 0 {
+			c.server.delivered[twinrail.RailWS].Add(float64(n))
+		}
+	}
+	return out, false, nil
+}
+
+func (c *wsConn) hasLeft(j *join) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return j.left
+}
+
+func (c *wsConn) appendReset(dst []byte, sub string, r *hub.Reset) []byte {
+	c.server.metrics.resets.WithLabelValues(string(r.Reason)).Inc()
+	return appendWSFrame(dst, &twinrail.ServerFrame{
+		Op: twinrail.OpReset, Sub: sub, Reason: r.Reason, Oldest: r.Oldest.String(), Head: r.Head.String(),
+	})
+}
+
+// cursors returns where each join stands. It is for gather, which moves them.
+func (c *wsConn) cursors() map[string]string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	at := make(map[string]string, len(c.joins))
+	for name, j := range c.joins {
+		at[name] = j.sub.Cursor().String()
+	}
+	return at
+}
+
+func (c *wsConn) appendEnding(dst []byte, e *wsEnding) []byte {
+	reason := ""
+	if !e.echo {
+		action := twinrail.CloseAction(e.close)
+		resumable := action == twinrail.ActionResume || action == twinrail.ActionRefresh
+		dst = appendWSFrame(dst, &twinrail.ServerFrame{
+			Op: twinrail.OpError, Code: e.err.Code, Field: e.err.Field, Detail: detail(e.err),
+			Retry: e.err.Code.Info().Retry, Action: action, Resumable: &resumable,
+			RetryAfterMS: milliseconds(e.err.RetryAfter), RequestID: c.auth.RequestID(),
+		})
+		reason = string(e.err.Code)
+	}
+	var body []byte
+	if e.close != 0 {
+		body = ws.NewCloseFrameBody(ws.StatusCode(e.close), reason)
+	}
+	return append(appendWSHeader(dst, wsClose, len(body)), body...)
+}
+
+// detail returns what to tell of e, in words.
+func detail(e *twinrail.Error) string {
+	if e.Detail != "" {
+		return e.Detail
+	}
+	return e.Code.Info().Title
+}
+
+// tick does what is due by the clock: pings, the deadline for hearing of the
+// client, and the credential's end.
+func (c *wsConn) tick(now time.Time) time.Time {
+	heartbeat := c.server.opts.Heartbeat
+	silent := time.Duration(c.server.engine.now() - c.lastHeard.Load())
+	deadline := now.Add(2*heartbeat - silent)
+	warn := c.expires.Add(-expiryNotice)
+	switch {
+	case !now.Before(c.expires):
+		c.fail(&twinrail.Error{Code: twinrail.CodeCredentialExpired})
+	case silent >= 2*heartbeat:
+		c.fail(&twinrail.Error{Code: twinrail.CodeHeartbeatLost})
+	}
+	if c.nextPing.IsZero() {
+		c.nextPing = now.Add(heartbeat)
+	} else if !now.Before(c.nextPing) {
+		c.nextPing = now.Add(heartbeat)
+		c.mu.Lock()
+		c.pinging = true
+		c.mu.Unlock()
+		c.link.kickNow()
+	}
+	if !c.warned && !now.Before(warn) {
+		c.warned = true
+		at := c.expires.UTC()
+		c.say(&twinrail.ServerFrame{Op: twinrail.OpAuthExpiring, ExpiresAt: &at})
+		c.link.kickNow()
+	}
+	due := earlier(earlier(c.nextPing, deadline), c.expires)
+	if !c.warned {
+		due = earlier(due, warn)
+	}
+	return due
+}
+
+// drain tells the client to come back after the given time, and ends.
+func (c *wsConn) drain(after time.Duration) {
+	c.say(&twinrail.ServerFrame{Op: twinrail.OpDrain, ReconnectAfterMS: milliseconds(after)})
+	c.fail(&twinrail.Error{Code: twinrail.CodeDraining, RetryAfter: after})
+}
+
+func (c *wsConn) abort() { c.link.close(nil) }
+
+// end is the link's last word.
+func (c *wsConn) end(cause error) {
+	c.mu.Lock()
+	joins := c.joins
+	c.joins, c.ready = nil, nil
+	var ending *twinrail.End
+	if c.ending != nil && !c.ending.echo {
+		ending = &twinrail.End{Code: c.ending.err.Code}
+	}
+	if c.drained != nil {
+		close(c.drained)
+		c.drained = nil
+	}
+	c.mu.Unlock()
+	for _, j := range joins {
+		j.sub.Close()
+	}
+	c.server.metrics.subs.Sub(float64(len(joins)))
+	code := closedCode(cause, ending)
+	if cause != nil && code == twinrail.CodeInternal {
+		c.server.logFailure(context.Background(), c.auth.RequestID(), &twinrail.Error{Code: code}, cause)
+	}
+	c.server.leave(c, twinrail.RailWS, code)
+}

@@ -1,0 +1,199 @@
+package server
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/gobwas/ws"
+
+	"github.com/twinrail/twinrail"
+)
+
+// outLimit is how many bytes of answers may wait for a client that asks but does
+// not read, before its next frame is left unread too.
+const outLimit = 64 << 10
+
+var wsReaders = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 4096) }}
+
+// protocolError ends a connection for a violation of RFC 6455, with the close
+// code that section 7.4.1 has for it.
+type protocolError struct {
+	close  ws.StatusCode
+	detail string
+}
+
+func (e *protocolError) Error() string { return e.detail }
+
+// readable reads the frames that have come, and then goes back to rest. A frame
+// that has begun must be whole within two heartbeats.
+func (c *wsConn) readable() {
+	br := wsReaders.Get().(*bufio.Reader)
+	br.Reset(c.link)
+	defer func() {
+		br.Reset(nil)
+		wsReaders.Put(br)
+	}()
+	for {
+		// A failure here is one of the connection, which the read reports.
+		_ = c.link.nc.SetReadDeadline(time.Now().Add(2 * c.server.opts.Heartbeat))
+		if err := c.readFrame(br); err != nil {
+			c.readFailed(err)
+			return
+		}
+		if c.ended() || !c.waitForRoom() {
+			return
+		}
+		if br.Buffered() == 0 {
+			break
+		}
+	}
+	_ = c.link.nc.SetReadDeadline(time.Time{})
+	c.server.engine.watcher.watch(c.link)
+}
+
+// readFailed ends the connection in the way that the error asks for.
+func (c *wsConn) readFailed(err error) {
+	var protocol *protocolError
+	var e *twinrail.Error
+	switch {
+	case errors.As(err, &protocol):
+		c.finish(&wsEnding{err: twinrail.Errorf(twinrail.CodeBadFrame, "", "%s", protocol.detail), close: int(protocol.close)})
+	case errors.As(err, &e):
+		c.fail(e)
+	case errors.Is(err, errClosedByPeer):
+		// Said already.
+	case isTimeout(err):
+		c.fail(&twinrail.Error{Code: twinrail.CodeHeartbeatLost})
+	default:
+		c.link.close(errPeerGone)
+	}
+}
+
+var errClosedByPeer = errors.New("closed by the peer")
+
+// waitForRoom waits until the answers so far have gone out, if they are many. It
+// reports whether the connection goes on.
+func (c *wsConn) waitForRoom() bool {
+	c.mu.Lock()
+	if len(c.out) < outLimit || c.link.ended.Load() {
+		c.mu.Unlock()
+		return true
+	}
+	if c.drained == nil {
+		c.drained = make(chan struct{})
+	}
+	drained := c.drained
+	c.mu.Unlock()
+	// The writer is bounded by its own deadline, and closes the link, which ends
+	// this wait, when it gives up.
+	<-drained
+	return !c.ended()
+}
+
+// readFrame reads one frame, and handles it where it completes a message.
+func (c *wsConn) readFrame(br *bufio.Reader) error {
+	h, err := ws.ReadHeader(br)
+	if err != nil {
+		// The header's length does not fit what RFC 6455 section 5.2 allows.
+		if errors.Is(err, ws.ErrHeaderLengthMSB) || errors.Is(err, ws.ErrHeaderLengthUnexpected) {
+			return &protocolError{ws.StatusProtocolError, "malformed frame header"}
+		}
+		return err
+	}
+	c.heard()
+	state := ws.StateServerSide
+	if c.fragmented {
+		state = state.Set(ws.StateFragmented)
+	}
+	if err := ws.CheckHeader(h, state); err != nil {
+		return &protocolError{ws.StatusProtocolError, err.Error()}
+	}
+	if h.OpCode.IsControl() {
+		return c.readControl(br, h)
+	}
+	if h.OpCode == ws.OpBinary {
+		return &protocolError{ws.StatusUnsupportedData, "frames are JSON text"}
+	}
+	if limit := int64(c.server.opts.MaxFrame); h.Length > limit-int64(len(c.message)) {
+		return twinrail.Errorf(twinrail.CodeTooLarge, "frame", "more than %d bytes", limit)
+	}
+	if c.message, err = appendPayload(c.message, br, h); err != nil {
+		return err
+	}
+	c.fragmented = !h.Fin
+	if c.fragmented {
+		return nil
+	}
+	message := c.message
+	c.message = nil
+	if !utf8.Valid(message) {
+		return &protocolError{ws.StatusInvalidFramePayloadData, "text that is not UTF-8"}
+	}
+	return c.handle(message)
+}
+
+// appendPayload appends a frame's payload, unmasked. Memory is taken as the bytes
+// come, not as the header announces them.
+func appendPayload(dst []byte, r io.Reader, h ws.Header) ([]byte, error) {
+	from := len(dst)
+	buf := bytes.NewBuffer(dst)
+	n, err := io.Copy(buf, io.LimitReader(r, h.Length))
+	if err != nil {
+		return nil, err
+	}
+	if n < h.Length {
+		return nil, io.ErrUnexpectedEOF
+	}
+	dst = buf.Bytes()
+	ws.Cipher(dst[from:], h.Mask, 0)
+	return dst, nil
+}
+
+// readControl answers a control frame, RFC 6455 section 5.5.
+func (c *wsConn) readControl(br *bufio.Reader, h ws.Header) error {
+	payload, err := appendPayload(nil, br, h)
+	if err != nil {
+		return err
+	}
+	switch h.OpCode {
+	case ws.OpPing:
+		c.mu.Lock()
+		c.out = append(appendWSHeader(c.out, wsPong, len(payload)), payload...)
+		c.mu.Unlock()
+		c.link.kickNow()
+	case ws.OpClose:
+		return c.readClose(payload)
+	}
+	return nil
+}
+
+// readClose answers a close frame with its own code, RFC 6455 section 5.5.1.
+func (c *wsConn) readClose(payload []byte) error {
+	echo := &wsEnding{echo: true}
+	switch {
+	case len(payload) == 1:
+		return &protocolError{ws.StatusProtocolError, "a close frame of one byte"}
+	case len(payload) > 1:
+		code, reason := ws.ParseCloseFrameData(payload)
+		if !utf8.ValidString(reason) {
+			return &protocolError{ws.StatusInvalidFramePayloadData, "a close reason that is not UTF-8"}
+		}
+		if !validCloseCode(int(code)) {
+			return &protocolError{ws.StatusProtocolError, "a close code that must not be sent"}
+		}
+		echo.close = int(code)
+	}
+	c.finish(echo)
+	return errClosedByPeer
+}
+
+// validCloseCode reports whether an endpoint may send code: RFC 6455 section 7.4
+// and the codes that were registered since.
+func validCloseCode(code int) bool {
+	return code >= 1000 && code <= 1003 || code >= 1007 && code <= 1014 || code >= 3000 && code <= 4999
+}
