@@ -228,7 +228,7 @@ func (f *follower) giveEvent(raw []byte) error {
 	if event.Prev != nil {
 		prev = *event.Prev
 	}
-	if event.Seq <= f.lastSeq || prev < f.lastSeq || prev >= event.Seq {
+	if prev < f.lastSeq || prev >= event.Seq {
 		return &ChainError{Last: f.lastSeq, ID: event.ID, Seq: event.Seq, Prev: prev}
 	}
 	if err := f.give(Item{Kind: KindEvent, Cursor: event.Cursor, Event: event, Raw: raw}); err != nil {
