@@ -315,18 +315,15 @@ type engine struct {
 	workers int
 }
 
-func newEngine(ctx context.Context, o *Options, m *metrics) (*engine, error) {
-	w, err := newWatcher()
-	if err != nil {
-		return nil, err
-	}
+// newEngine takes over w.
+func newEngine(ctx context.Context, o *Options, m *metrics, w watcher) *engine {
 	e := &engine{
 		ctx: ctx, gather: o.Gather, writeTimeout: o.WriteTimeout, started: time.Now(), metrics: m,
 		watcher: w, maxWorkers: runtime.GOMAXPROCS(0),
 		buffers: sync.Pool{New: func() any { return new([]byte) }},
 	}
 	e.gatherer = newGatherer(e)
-	return e, nil
+	return e
 }
 
 // close waits for the workers. All links must have been closed.

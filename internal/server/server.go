@@ -54,16 +54,20 @@ func New(o Options) (*Server, error) {
 	if o.Journal == nil || o.Verifier == nil {
 		return nil, errors.New("server: Journal and Verifier are required")
 	}
+	w, err := newWatcher()
+	if err != nil {
+		return nil, fmt.Errorf("server: %w", err)
+	}
+	return newServer(o, w), nil
+}
+
+// newServer is New with the watcher given, which it takes over.
+func newServer(o Options, w watcher) *Server {
 	o.setDefaults()
 	ctx, stop := context.WithCancel(context.Background())
 	m := newMetrics(o.Registry)
-	e, err := newEngine(ctx, &o, m)
-	if err != nil {
-		stop()
-		return nil, fmt.Errorf("server: %w", err)
-	}
 	s := &Server{
-		opts: o, log: o.Logger, metrics: m, engine: e, stop: stop,
+		opts: o, log: o.Logger, metrics: m, engine: newEngine(ctx, &o, m, w), stop: stop,
 		hub:      hub.New(o.Journal, hub.Options{Window: max(o.Window, 0), Encode: encode}),
 		origins:  make(map[string]bool),
 		sessions: make(map[session]twinrail.Rail),
@@ -76,7 +80,7 @@ func New(o Options) (*Server, error) {
 		s.origins[origin] = true
 	}
 	s.public, s.admin = s.routes(), s.adminRoutes()
-	return s, nil
+	return s
 }
 
 func (s *Server) routes() http.Handler {
