@@ -62,8 +62,8 @@ func (o Options) withDefaults() Options {
 
 // Journal is a [journal.Journal] in a directory.
 //
-// One goroutine writes (see committer), one decides what to trim (see trimmer);
-// readers take part in neither. Both goroutines end in Close.
+// Two goroutines write (see committer), one decides what to trim (see trimmer);
+// readers take part in neither. They end in Close.
 type Journal struct {
 	options Options
 	log     [16]byte
@@ -114,7 +114,8 @@ func Open(dir string, options Options) (*Journal, error) {
 	j.streams = newStreams(options.HotStreams, j.load)
 	j.commits = newCommitter(j)
 	j.trims = newTrimmer(j)
-	go j.commits.run()
+	go j.commits.write()
+	go j.commits.finish()
 	go j.trims.run()
 	return j, nil
 }
