@@ -12,6 +12,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
+	"github.com/twinrail/twinrail"
 	"github.com/twinrail/twinrail/internal/disk"
 	"github.com/twinrail/twinrail/internal/journal"
 	"github.com/twinrail/twinrail/internal/journal/journaltest"
@@ -101,4 +102,65 @@ func publishStraight(b *testing.B, recs []journal.Record) float64 {
 		key := binary.BigEndian.AppendUint64([]byte("e"+recs[i].Owner), uint64(i/benchStreams+1))
 		return db.Set(key, recs[i].AppendBinary(nil), pebble.Sync)
 	})
+}
+
+// BenchmarkReadOneBehind reads the last event from the position before it, in a
+// stream of 1,000 events and in one of 1,000,000, neither of which is in memory
+// when the journal is opened; ratio is the time in the long one divided by that
+// in the short one.
+func BenchmarkReadOneBehind(b *testing.B) {
+	dir := b.TempDir()
+	short, long := journaltest.NewStream(b, "short"), journaltest.NewStream(b, "long")
+	j := mustOpen(b, dir, disk.Options{})
+	atShort, atLong := fill(b, j, short, 1000), fill(b, j, long, 1_000_000)
+	if err := j.Close(); err != nil {
+		b.Fatal(err)
+	}
+	j = mustOpen(b, dir, disk.Options{})
+	defer j.Close()
+	for b.Loop() {
+	}
+	b.ReportMetric(0, "ns/op")
+	one, many := readOne(b, j, short, atShort), readOne(b, j, long, atLong)
+	b.ReportMetric(float64(one.Nanoseconds()), "ns/short")
+	b.ReportMetric(float64(many.Nanoseconds()), "ns/long")
+	b.ReportMetric(float64(many)/float64(one), "ratio")
+}
+
+// fill appends n events and returns the cursor to the one before the last.
+func fill(b *testing.B, j journal.Journal, s journaltest.Stream, n int) twinrail.Cursor {
+	var last journal.Result
+	for done := 0; done < n; {
+		recs := make([]journal.Record, 1000)
+		for i := range recs {
+			recs[i] = s.Record(fmt.Sprint("e", done+i), "some data")
+		}
+		results, err := j.Append(b.Context(), recs, journal.Expect{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		done += len(recs)
+		last = results[len(results)-2]
+	}
+	return last.Cursor
+}
+
+// readOne returns the median time of a seek to c and a read from there.
+func readOne(b *testing.B, j journal.Journal, s journaltest.Stream, c twinrail.Cursor) time.Duration {
+	const times = 2001
+	took := make([]time.Duration, times)
+	for i := range took {
+		start := time.Now()
+		seq, err := j.Seek(b.Context(), s.Reader, c)
+		if err != nil {
+			b.Fatal(err)
+		}
+		page, err := j.Read(b.Context(), s.Reader, seq, 1<<20)
+		took[i] = time.Since(start)
+		if err != nil || len(page.Entries) != 1 || page.Entries[0].Prev != c.Seq {
+			b.Fatalf("read %d entries, error %v", len(page.Entries), err)
+		}
+	}
+	slices.Sort(took)
+	return took[times/2]
 }
