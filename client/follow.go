@@ -13,8 +13,8 @@ import (
 
 // FollowOptions says what to follow and from where.
 type FollowOptions struct {
-	// Channels default to commit and artifact on the SSE rail, to chat and tool
-	// on the WS rail.
+	// Channels to follow; each must be granted. Default what is granted of
+	// commit and artifact on the SSE rail, of chat and tool on the WS rail.
 	Channels []twinrail.Channel
 	// From is where to start: after a cursor, at [twinrail.CursorEarliest], or,
 	// where it is "", at the stream's head as the first connection finds it.

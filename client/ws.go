@@ -81,13 +81,10 @@ func (w *wsConn) dial(ctx context.Context, token string) error {
 }
 
 func (w *wsConn) join(ctx context.Context) error {
-	routing, channels := w.f.routing, w.f.options.Channels
-	if len(channels) == 0 {
-		channels = []twinrail.Channel{twinrail.Chat, twinrail.Tool}
-	}
+	routing := w.f.routing
 	return w.write(ctx, &twinrail.ClientFrame{
 		Op: twinrail.OpJoin, Ref: joinRef, Sub: subName,
-		Routing: &routing, Channels: channels, After: w.f.cursor,
+		Routing: &routing, Channels: w.f.options.Channels, After: w.f.cursor,
 	})
 }
 
