@@ -65,7 +65,7 @@ func (c Channel) index() int {
 // In reports whether c lives in streams of the given kind.
 func (c Channel) In(kind Kind) bool {
 	i := c.index()
-	return i >= 0 && (channelTable[i].kinds[0] == kind || channelTable[i].kinds[1] == kind)
+	return i >= 0 && kind != 0 && (channelTable[i].kinds[0] == kind || channelTable[i].kinds[1] == kind)
 }
 
 // Rail returns the rail by which subscribers get c, or "" for no channel.
