@@ -221,7 +221,7 @@ func (s *Sub) Next(ctx context.Context, buf []*Item, max int) (Batch, error) {
 		}
 		admitted, err := s.pass(it)
 		if err != nil {
-			return Batch{}, err
+			return before(buf, err)
 		}
 		if admitted {
 			buf = append(buf, it)
@@ -252,7 +252,7 @@ func (s *Sub) lag(ctx context.Context, buf []*Item, max int) (Batch, error) {
 	for i := range page.Entries {
 		e := &page.Entries[i]
 		if !s.reader.Owns(e.Owner) {
-			return Batch{}, ErrForeign
+			return before(buf, ErrForeign)
 		}
 		if s.reader.Admits(e.Owner, e.Channel, e.Audience, e.To) {
 			buf = append(buf, s.hub.item(s.stream.kind, e))
@@ -260,6 +260,15 @@ func (s *Sub) lag(ctx context.Context, buf []*Item, max int) (Batch, error) {
 		s.cursor = e.Cursor
 	}
 	return Batch{Items: buf}, nil
+}
+
+// before returns what s moved past before the entry that failed; where there is
+// something, the next Next comes upon the failure again.
+func before(buf []*Item, err error) (Batch, error) {
+	if len(buf) > 0 {
+		return Batch{Items: buf}, nil
+	}
+	return Batch{}, err
 }
 
 func (s *Sub) reset(ctx context.Context) (Batch, error) {
