@@ -28,7 +28,7 @@ import (
 // connection must be closed, and somebody be told.
 var ErrForeign = errors.New("hub: an entry of another stream")
 
-// ErrClosed is returned by the methods of a closed Sub.
+// ErrClosed is returned by the Next of a closed Sub.
 var ErrClosed = errors.New("hub: the subscription is closed")
 
 // Options is what a [Hub] is made of.
@@ -118,8 +118,8 @@ type Sub struct {
 	wake   func()
 	cursor twinrail.Cursor
 
-	parkedAt int  // index in stream.parked, or -1; guarded by stream.mu
-	closed   bool // guarded by stream.mu
+	parkedAt int         // index in stream.parked, or -1; guarded by stream.mu
+	closed   atomic.Bool // set under stream.mu
 }
 
 // Subscribe places a subscriber in the stream that r may read. After a Next that
@@ -210,6 +210,9 @@ type Batch struct {
 // It blocks only on reads of the journal, and on those only where s lags behind
 // the window.
 func (s *Sub) Next(ctx context.Context, buf []*Item, max int) (Batch, error) {
+	if s.closed.Load() {
+		return Batch{}, ErrClosed
+	}
 	w := s.stream.window.Load()
 	if !w.covers(s.cursor.Seq) {
 		return s.lag(ctx, buf, max)
@@ -476,7 +479,7 @@ func (st *stream) publish(next *window, ok bool) (woken []*Sub, done bool) {
 func (st *stream) park(s *Sub) (bool, error) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if s.closed {
+	if s.closed.Load() {
 		return false, ErrClosed
 	}
 	if st.window.Load().end() > s.cursor.Seq {
@@ -493,10 +496,9 @@ func (st *stream) park(s *Sub) (bool, error) {
 func (st *stream) leave(s *Sub) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if s.closed {
+	if s.closed.Swap(true) {
 		return false
 	}
-	s.closed = true
 	if i := s.parkedAt; i >= 0 {
 		last := len(st.parked) - 1
 		st.parked[i] = st.parked[last]
