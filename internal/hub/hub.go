@@ -414,7 +414,8 @@ func (st *stream) extend(last uint64) {
 		return
 	}
 	st.tail = last
-	if st.filling || st.window.Load() == nil {
+	// The window may have read of an append before the journal told of it.
+	if w := st.window.Load(); st.filling || w == nil || w.end() >= last {
 		return
 	}
 	st.filling = true
