@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -356,6 +357,9 @@ type window struct {
 	prev  uint64
 	items []*Item
 	bytes int
+	// dropped is how many bytes of evicted items the array in front of items
+	// may still keep alive.
+	dropped int
 }
 
 func (w *window) covers(seq uint64) bool { return seq >= w.prev }
@@ -380,19 +384,25 @@ func (w *window) after(seq uint64) []*Item {
 	return w.items[sort.Search(n, func(i int) bool { return w.items[i].Cursor.Seq > seq }):]
 }
 
-// with returns the window after items came in, holding at most max bytes.
+// with returns the window after items came in, holding at most max bytes, and
+// keeping alive at most as many of what it evicted.
 func (w *window) with(items []*Item, max int) *window {
-	next := &window{w.prev, append(w.items, items...), w.bytes}
+	next := &window{w.prev, append(w.items, items...), w.bytes, w.dropped}
 	for _, it := range items {
 		next.bytes += it.size()
 	}
 	drop := 0
 	for drop < len(next.items) && next.bytes > max {
 		next.bytes -= next.items[drop].size()
+		next.dropped += next.items[drop].size()
 		next.prev = next.items[drop].Cursor.Seq
 		drop++
 	}
 	next.items = next.items[drop:]
+	if next.dropped > max {
+		// Older windows still read the array, so it is left to them.
+		next.items, next.dropped = slices.Clone(next.items), 0
+	}
 	return next
 }
 

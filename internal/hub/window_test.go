@@ -2,8 +2,12 @@ package hub_test
 
 import (
 	"context"
+	"fmt"
+	"runtime"
+	"strings"
 	"testing"
 	"testing/synctest"
+	"weak"
 
 	"github.com/twinrail/twinrail"
 	"github.com/twinrail/twinrail/internal/hub"
@@ -137,6 +141,55 @@ func TestNextUsesBuffer(t *testing.T) {
 		wantItems(t, b.Items, all...)
 		if &b.Items[0] != &buf[:1][0] {
 			t.Fatal("the batch is not in the caller's buffer")
+		}
+	})
+}
+
+// The window holds no more than its bound, and no evicted item lives on behind
+// it: small entries first make a long array, that large ones then go through.
+func TestWindowMemory(t *testing.T) {
+	const (
+		window = 1 << 20
+		size   = 64 << 10
+		fit    = 15  // entries of size
+		small  = 900 // entries for which append makes an array with much room
+	)
+	synctest.Test(t, func(t *testing.T) {
+		j := journal.NewMemory(journal.MemoryOptions{})
+		var wires []weak.Pointer[byte]
+		h := hub.New(j, hub.Options{Window: window, Encode: func(k twinrail.Kind, e *journal.Entry) []byte {
+			wire := encode(k, e)
+			if len(wire) > size {
+				wires = append(wires, weak.Make(&wire[0]))
+			}
+			return wire
+		}})
+		r := newRig(t, 0, journal.Retention{})
+		s, _, err := h.Subscribe(t.Context(), r.stream.Reader, hub.From{}, func() {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		for i := range small + 90 {
+			data := "small"
+			if i >= small {
+				data = strings.Repeat("x", size)
+			}
+			if _, err := j.Append(t.Context(), []journal.Record{r.stream.Record(fmt.Sprint(i), data)}, journal.Expect{}); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		runtime.GC()
+		alive := 0
+		for _, w := range wires {
+			if w.Value() != nil {
+				alive++
+			}
+		}
+		// As many again may wait to be let go of.
+		if alive < fit || alive > 2*fit+2 {
+			t.Fatalf("%d of %d entries of %d bytes are held by a window of %d", alive, len(wires), size, window)
 		}
 	})
 }
