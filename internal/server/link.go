@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"runtime"
 	"sync"
@@ -83,12 +84,17 @@ var (
 	errUnexpectedInput = errors.New("the peer sent what the rail has no use for")
 )
 
+// newLink returns a link that may be kicked and closed, but does nothing by the
+// clock and hears nothing before start. What was read of nc already is early.
+func newLink(e *engine, nc net.Conn, r rail, early []byte) *link {
+	l := &link{engine: e, nc: nc, raw: nonblocking(nc), rail: r, peeked: early}
+	l.timer = time.AfterFunc(math.MaxInt64, l.onTimer)
+	return l
+}
+
 // start lets the link live; its first write is what the rail has by now.
 func (l *link) start() {
-	now := time.Now()
-	// The timer is set before it can fire: onTimer resets it.
-	l.timer = time.AfterFunc(time.Hour, l.onTimer)
-	l.timer.Reset(max(l.rail.tick(now).Sub(now), 0))
+	l.onTimer()
 	l.kickNow()
 	if len(l.peeked) > 0 {
 		go l.rail.readable()
@@ -99,9 +105,10 @@ func (l *link) start() {
 
 func (l *link) onTimer() {
 	now := time.Now()
-	due := l.rail.tick(now)
-	if !l.ended.Load() {
-		l.timer.Reset(max(due.Sub(now), time.Millisecond))
+	l.timer.Reset(max(l.rail.tick(now).Sub(now), time.Millisecond))
+	// The link may have been closed meanwhile, also before its start.
+	if l.ended.Load() {
+		l.timer.Stop()
 	}
 }
 

@@ -128,7 +128,7 @@ func (s *Server) hijackSSE(w http.ResponseWriter, c *sseConn) error {
 	}
 	_ = nc.SetDeadline(time.Time{}) // net/http's own
 	c.pending = append(head.Bytes(), c.pending...)
-	c.link = &link{engine: s.engine, nc: nc, raw: nonblocking(nc), rail: c}
+	c.link = newLink(s.engine, nc, c, nil)
 	s.enter(c, twinrail.RailSSE)
 	c.link.start()
 	return nil

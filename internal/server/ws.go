@@ -48,7 +48,7 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) error {
 		expires: ac.Principal().ExpiresAt(), joins: make(map[string]*join),
 	}
 	early, _ := brw.Reader.Peek(brw.Reader.Buffered()) // cannot fail: it is there
-	c.link = &link{engine: s.engine, nc: nc, raw: nonblocking(nc), rail: c, peeked: append([]byte(nil), early...)}
+	c.link = newLink(s.engine, nc, c, append([]byte(nil), early...))
 	now := time.Now().UTC()
 	c.say(&twinrail.ServerFrame{
 		Op: twinrail.OpWelcome, ConnectionID: c.id, SessionID: c.session,
