@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -232,10 +233,27 @@ func (c *sseConn) gather(ctx context.Context, out []byte) ([]byte, next, error) 
 		return appendSSE(out, twinrail.SSEEnd, ending), thenClose, nil
 	}
 	out, then, err := c.follow(ctx, out)
-	if err == nil && heartbeat && then == thenRest {
+	if err != nil {
+		return c.giveUp(ctx, out, err)
+	}
+	if heartbeat && then == thenRest {
 		out = c.appendHeartbeat(out)
 	}
-	return out, then, err
+	return out, then, nil
+}
+
+// giveUp ends a stream that cannot be read on: what was found goes out, and then
+// why no more comes. A connection that has ended is only told of to the caller.
+func (c *sseConn) giveUp(ctx context.Context, out []byte, err error) ([]byte, next, error) {
+	if errors.Is(err, hub.ErrClosed) || errors.Is(err, context.Canceled) {
+		return out, thenClose, err
+	}
+	e := asError(err)
+	c.server.logFailure(ctx, c.requestID, e, err)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.endLocked(twinrail.End{Code: e.Code, Reconnect: true}, 0)
+	return appendSSE(out, twinrail.SSEEnd, c.ending), thenClose, nil
 }
 
 func (c *sseConn) follow(ctx context.Context, out []byte) ([]byte, next, error) {

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -223,7 +224,7 @@ func (c *wsConn) gather(ctx context.Context, out []byte) ([]byte, next, error) {
 		var err error
 		var parked bool
 		if out, parked, err = c.follow(ctx, j, out); err != nil {
-			return out, thenClose, err
+			return c.giveUp(ctx, out, err)
 		}
 		if !parked || len(out) >= gatherLimit {
 			c.giveBack(j, parked, ready[i+1:])
@@ -235,6 +236,23 @@ func (c *wsConn) gather(ctx context.Context, out []byte) ([]byte, next, error) {
 		out = appendWSFrame(out, &twinrail.ServerFrame{Op: twinrail.OpPing, Cursors: c.cursors()})
 	}
 	return out, then, nil
+}
+
+// giveUp ends a connection of which a stream cannot be read on: what was found
+// goes out, and then why no more comes. One that has ended is only told of to
+// the caller.
+func (c *wsConn) giveUp(ctx context.Context, out []byte, err error) ([]byte, next, error) {
+	if errors.Is(err, hub.ErrClosed) || errors.Is(err, context.Canceled) {
+		return out, thenClose, err
+	}
+	e := asError(err)
+	c.server.logFailure(ctx, c.auth.RequestID(), e, err)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ending == nil {
+		c.ending = &wsEnding{err: e, close: e.Code.Info().Close}
+	}
+	return c.appendEnding(out, c.ending), thenClose, nil
 }
 
 // giveBack makes ready again those joins whose turn did not come; the one whose
