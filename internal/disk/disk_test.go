@@ -4,6 +4,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"github.com/twinrail/twinrail/internal/disk"
 	"github.com/twinrail/twinrail/internal/journal"
 	"github.com/twinrail/twinrail/internal/journal/journaltest"
@@ -28,4 +30,19 @@ func TestDisk(t *testing.T) {
 			})
 		})
 	}
+}
+
+// diskLog is a log on a disk in memory.
+type diskLog struct{ fs vfs.FS }
+
+func (l diskLog) Open(c journaltest.Config) (journal.Journal, error) {
+	return disk.Open("journal", disk.Options{
+		FS: l.fs, Retention: c.Retention, DedupeWindow: c.DedupeWindow, SweepInterval: time.Millisecond,
+	})
+}
+
+func (diskLog) Durable() bool { return true }
+
+func TestDiskModel(t *testing.T) {
+	journaltest.RunModel(t, func() journaltest.Log { return diskLog{vfs.NewMem()} })
 }

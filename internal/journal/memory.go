@@ -140,18 +140,21 @@ func (s *memoryStream) firsts(recs []Record, window time.Duration) (firsts []int
 	firsts = make([]int, len(recs))
 	for i := range recs {
 		rec, first := &recs[i], (*Record)(nil)
+		firsts[i] = -1
 		if j, ok := within[rec.ID]; ok {
 			firsts[i], first = j, &recs[j]
+			if firsts[j] >= 0 {
+				firsts[i] = firsts[j]
+			}
 		} else if j, ok := s.known(rec, window); ok {
 			firsts[i], first = len(recs)+j, &s.entries[j].Record
+		} else {
+			fresh = true
 		}
-		switch {
-		case first == nil:
-			within[rec.ID] = i
-			firsts[i], fresh = -1, true
-		case first.Digest != rec.Digest:
+		if first != nil && first.Digest != rec.Digest {
 			return nil, false, &IDConflictError{Index: i}
 		}
+		within[rec.ID] = i
 	}
 	return firsts, fresh, nil
 }

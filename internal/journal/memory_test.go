@@ -16,3 +16,16 @@ func TestMemory(t *testing.T) {
 		})
 	}
 }
+
+// memoryLog is a log that is lost with its journal.
+type memoryLog struct{}
+
+func (memoryLog) Open(c journaltest.Config) (journal.Journal, error) {
+	return journal.NewMemory(journal.MemoryOptions{Retention: c.Retention, DedupeWindow: c.DedupeWindow, Stride: 3}), nil
+}
+
+func (memoryLog) Durable() bool { return false }
+
+func TestMemoryModel(t *testing.T) {
+	journaltest.RunModel(t, func() journaltest.Log { return memoryLog{} })
+}
