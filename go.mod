@@ -48,6 +48,7 @@ require (
 	github.com/rs/zerolog v1.28.0 // indirect
 	github.com/tmaxmax/go-sse v0.12.0 // indirect
 	go.uber.org/goleak v1.3.0 // indirect
+	go.yaml.in/yaml/v3 v3.0.6 // indirect
 	golang.org/x/exp v0.0.0-20230626212559-97b1e661b5df // indirect
 	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"crypto/rand"
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/twinrail/twinrail"
+	"github.com/twinrail/twinrail/internal/auth"
+	"github.com/twinrail/twinrail/internal/disk"
+	"github.com/twinrail/twinrail/internal/journal"
+	"github.com/twinrail/twinrail/internal/server"
+)
+
+// query is the context of every request of the benchmarks.
+const query = "tenant_id=t_bench&env=dev&workspace_id=w1&project_id=p1&app_id=a1"
+
+// childServe is a Twinrail server. Its first line is its address and a token.
+func childServe(args []string) error {
+	var gather time.Duration
+	var data string
+	parse("child-serve", args, func(fs *flag.FlagSet) {
+		fs.DurationVar(&gather, "gather", 0, "")
+		fs.StringVar(&data, "data", "", "")
+	})
+	j, err := openJournal(data)
+	if err != nil {
+		return err
+	}
+	defer j.Close()
+	key := make([]byte, auth.MinSecret)
+	rand.Read(key)
+	v, err := auth.NewVerifier(auth.VerifierOptions{Keys: []auth.Key{{Material: key}}})
+	if err != nil {
+		return err
+	}
+	token, err := auth.Mint(key, twinrail.Identity{
+		ActorID: "u_1", ActorType: twinrail.Human, TenantID: "t_bench", Env: "dev", Role: twinrail.Member,
+		Grants: []twinrail.Grant{auth.FullGrant()},
+	}, time.Hour)
+	if err != nil {
+		return err
+	}
+	s, err := server.New(server.Options{Journal: j, Verifier: v, Gather: gather})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	go http.Serve(listener, s.Handler())
+	fmt.Println(listener.Addr(), token)
+	p := &publisher{journal: j, verifier: v, token: token}
+	return serveLines(func(fields []string) (string, error) {
+		if fields[0] == "fill" {
+			return p.fill(fields[1:])
+		}
+		return own(fields)
+	})
+}
+
+func openJournal(data string) (journal.Journal, error) {
+	if data == "" {
+		return journal.NewMemory(journal.MemoryOptions{}), nil
+	}
+	return disk.Open(data, disk.Options{})
+}
+
+// publisher fills streams from within, which is quicker than over HTTP.
+type publisher struct {
+	journal  journal.Journal
+	verifier *auth.Verifier
+	token    string
+}
+
+// fill appends events to a stream: channel, canvas or thread, how many, bytes of
+// data each. It answers with the cursor before the last one.
+func (p *publisher) fill(args []string) (string, error) {
+	channel, id := twinrail.Channel(args[0]), args[1]
+	count, err := strconv.Atoi(args[2])
+	if err != nil {
+		return "", err
+	}
+	size, err := strconv.Atoi(args[3])
+	if err != nil {
+		return "", err
+	}
+	w, err := p.writer(channel, id)
+	if err != nil {
+		return "", err
+	}
+	data := []byte(`"` + strings.Repeat("x", size) + `"`)
+	var before, last twinrail.Cursor
+	for done := 0; done < count; {
+		batch := make([]journal.Record, min(1000, count-done))
+		for i := range batch {
+			batch[i] = journal.NewRecord(w, twinrail.Event{ID: uuid.NewString(), Type: "bench", Time: time.Now(), Data: data})
+		}
+		stored, err := p.journal.Append(ctx, batch, journal.Expect{})
+		if err != nil {
+			return "", err
+		}
+		for _, r := range stored {
+			before, last = last, r.Cursor
+		}
+		done += len(batch)
+	}
+	return before.String(), nil
+}
+
+func (p *publisher) writer(channel twinrail.Channel, id string) (auth.Writer, error) {
+	principal, err := p.verifier.Verify(ctx, p.token)
+	if err != nil {
+		return auth.Writer{}, err
+	}
+	in := twinrail.Routing{TenantID: "t_bench", Env: "dev", WorkspaceID: "w1", ProjectID: "p1", AppID: "a1"}
+	if channel.In(twinrail.CanvasStream) {
+		in.CanvasID = id
+	} else {
+		in.ThreadID = id
+	}
+	ac, err := principal.Enter(in, "", "")
+	if err != nil {
+		return auth.Writer{}, err
+	}
+	return ac.Writer(twinrail.Routing{}, channel)
+}

@@ -1,0 +1,196 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/url"
+	"time"
+
+	"github.com/twinrail/twinrail"
+	"github.com/twinrail/twinrail/internal/journal"
+	"github.com/twinrail/twinrail/internal/server"
+)
+
+// serveCmd is the configuration of the server.
+type serveCmd struct {
+	Listen      string `help:"Where clients connect. Port 0 takes any free one, which is logged." default:"127.0.0.1:8080"`
+	AdminListen string `help:"Where operators find /healthz, /readyz, /metrics and pprof. It asks for no credential." default:"127.0.0.1:8081"`
+	TLSCert     string `name:"tls-cert" help:"PEM file with the certificate chain to serve with." placeholder:"FILE"`
+	TLSKey      string `name:"tls-key" help:"PEM file with its key." placeholder:"FILE"`
+
+	Data           string        `help:"Directory for the journal and the development key. It is made where there is none." default:"${defaultData}"`
+	Journal        string        `help:"Where events are kept: disk, or memory, which a restart loses." default:"disk"`
+	RetentionCount int64         `help:"How many events of each stream are kept; 0 for all." default:"1000000"`
+	RetentionAge   time.Duration `help:"How long events are kept; 0 for ever." default:"0s"`
+	RetentionBytes byteSize      `help:"How many bytes of each stream are kept; 0 for all." default:"1GiB"`
+	DedupeWindow   time.Duration `help:"How long an event's id is known; 0 for as long as the event is kept." default:"0s"`
+
+	Env           []string `help:"The environments that exist; may be repeated." default:"dev,staging,prod"`
+	AllowedOrigin []string `help:"An origin, such as https://app.example.com, whose pages may use this server; may be repeated." placeholder:"ORIGIN"`
+	SSEEnabled    bool     `name:"sse-enabled" help:"Serve the SSE rail, which is so unless switched off." default:"true" negatable:""`
+	WSEnabled     bool     `name:"ws-enabled" help:"Serve the WS rail, which is so unless switched off." default:"true" negatable:""`
+
+	issuer `embed:"" prefix:"auth-"`
+
+	Heartbeat    time.Duration `help:"How often a quiet connection is written to, and a silent WebSocket pinged." default:"15s"`
+	Gather       time.Duration `help:"How long what comes is gathered for a connection that was just written to; 0 for no time." default:"5ms"`
+	WriteTimeout time.Duration `help:"How long a write may take before its connection is given up." default:"30s"`
+	Window       byteSize      `help:"How much of each stream in use is held encoded in memory; 0 for nothing." default:"1MiB"`
+	MaxEvent     byteSize      `help:"The largest data of an event." default:"64KiB"`
+	MaxFrame     byteSize      `help:"The largest WebSocket message." default:"1MiB"`
+	MaxBody      byteSize      `help:"The largest request body." default:"8MiB"`
+	MaxJoins     int           `help:"The most subscriptions of a WebSocket." default:"128"`
+	DrainWindow  time.Duration `help:"The time over which a server that goes away spreads the return of its clients." default:"10s"`
+
+	LogFormat string `help:"How logs are written to standard error: ${enum}." enum:"text,json" default:"text"`
+	LogLevel  string `help:"What is logged at least: ${enum}." enum:"debug,info,warn,error" default:"info"`
+}
+
+// Help implements kong's HelpProvider.
+func (serveCmd) Help() string {
+	return `Without an issuer (--auth-hmac-secret-file, --auth-public-key-file, --auth-jwks-url, or a secret in ` + secretEnv + `) it accepts only tokens that twinrail token makes from the key in the data directory: for development.
+
+SIGINT and SIGTERM drain: clients are told when to come back, accepted publishes are finished, and then it ends.`
+}
+
+// check returns the first value that cannot be meant, as a usage error.
+func (c *serveCmd) check() error {
+	for _, err := range []error{
+		checkListen("--listen", c.Listen), checkListen("--admin-listen", c.AdminListen),
+		checkJournal(c.Journal), c.checkEnvs(), c.checkOrigins(), c.checkLimits(), c.checkTLS(), c.issuer.check(),
+	} {
+		if err != nil {
+			return usageError(err)
+		}
+	}
+	return nil
+}
+
+func checkListen(flag, address string) error {
+	if _, _, err := net.SplitHostPort(address); err != nil {
+		return fmt.Errorf("%s: must be host:port, such as 127.0.0.1:8080: %w", flag, err)
+	}
+	return nil
+}
+
+func checkJournal(name string) error {
+	switch name {
+	case "disk", "memory":
+		return nil
+	case "nats":
+		return errors.New("--journal: nats comes with a later release; use disk or memory")
+	}
+	return fmt.Errorf("--journal: must be disk or memory, not %q", name)
+}
+
+func (c *serveCmd) checkEnvs() error {
+	if len(c.Env) == 0 {
+		return errors.New("--env: there must be at least one")
+	}
+	for _, env := range c.Env {
+		if !twinrail.ValidKeyValue(twinrail.KeyEnv, env) {
+			return fmt.Errorf("--env: %q must be 1 to 64 of A-Z a-z 0-9 _ -, starting with a letter or digit", env)
+		}
+	}
+	return nil
+}
+
+func (c *serveCmd) checkOrigins() error {
+	for _, origin := range c.AllowedOrigin {
+		u, err := url.Parse(origin)
+		if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") || u.Scheme+"://"+u.Host != origin {
+			return fmt.Errorf("--allowed-origin: %q must be a scheme and a host and nothing else, such as https://app.example.com", origin)
+		}
+	}
+	return nil
+}
+
+func (c *serveCmd) checkTLS() error {
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		return errors.New("--tls-cert and --tls-key: one needs the other")
+	}
+	return nil
+}
+
+// maxInMemory bounds the sizes of what is held in memory whole.
+const maxInMemory = 1 << 30
+
+func (c *serveCmd) checkLimits() error {
+	for _, d := range []struct {
+		flag        string
+		value       time.Duration
+		least, most time.Duration
+	}{
+		{"--heartbeat", c.Heartbeat, 10 * time.Millisecond, 10 * time.Minute},
+		{"--gather", c.Gather, 0, time.Second},
+		{"--write-timeout", c.WriteTimeout, 100 * time.Millisecond, time.Hour},
+		{"--drain-window", c.DrainWindow, time.Millisecond, time.Hour},
+		{"--retention-age", c.RetentionAge, 0, 100 * 365 * 24 * time.Hour},
+		{"--dedupe-window", c.DedupeWindow, 0, 100 * 365 * 24 * time.Hour},
+	} {
+		if d.value < d.least || d.value > d.most {
+			return fmt.Errorf("%s: must be %v to %v, not %v", d.flag, d.least, d.most, d.value)
+		}
+	}
+	for _, n := range []struct {
+		flag        string
+		value       int64
+		least, most int64
+	}{
+		{"--window", int64(c.Window), 0, maxInMemory},
+		{"--max-event", int64(c.MaxEvent), 1, maxInMemory},
+		{"--max-frame", int64(c.MaxFrame), 1 << 10, maxInMemory},
+		{"--max-body", int64(c.MaxBody), 1 << 10, maxInMemory},
+		{"--max-joins", int64(c.MaxJoins), 1, 1 << 20},
+		{"--retention-count", c.RetentionCount, 0, 1 << 62},
+	} {
+		if n.value < n.least || n.value > n.most {
+			return fmt.Errorf("%s: must be %d to %d, not %d", n.flag, n.least, n.most, n.value)
+		}
+	}
+	return nil
+}
+
+// retention is as the journals take it.
+func (c *serveCmd) retention() journal.Retention {
+	return journal.Retention{Count: c.RetentionCount, Age: c.RetentionAge, Bytes: int64(c.RetentionBytes)}
+}
+
+// options is what the server takes of the configuration; 0 is its default where
+// here it is nothing.
+func (c *serveCmd) options() server.Options {
+	o := server.Options{
+		AllowedOrigins: c.AllowedOrigin,
+		DisableSSE:     !c.SSEEnabled,
+		DisableWS:      !c.WSEnabled,
+		Heartbeat:      c.Heartbeat,
+		Gather:         c.Gather,
+		WriteTimeout:   c.WriteTimeout,
+		Window:         int(c.Window),
+		MaxEvent:       int(c.MaxEvent),
+		MaxFrame:       int(c.MaxFrame),
+		MaxBody:        int(c.MaxBody),
+		MaxJoins:       c.MaxJoins,
+		DrainWindow:    c.DrainWindow,
+	}
+	if o.Gather == 0 {
+		o.Gather = -1
+	}
+	if o.Window == 0 {
+		o.Window = -1
+	}
+	return o
+}
+
+func (c *serveCmd) logger(to io.Writer) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.LogLevel)) // one of the four
+	options := &slog.HandlerOptions{Level: level}
+	if c.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(to, options))
+	}
+	return slog.New(slog.NewTextHandler(to, options))
+}

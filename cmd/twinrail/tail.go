@@ -1,0 +1,168 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"iter"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/twinrail/twinrail"
+	"github.com/twinrail/twinrail/client"
+)
+
+// tailCmd follows one stream.
+type tailCmd struct {
+	remote     `embed:""`
+	Workspace  string   `help:"The workspace." required:"" placeholder:"W"`
+	Project    string   `help:"The project." required:"" placeholder:"P"`
+	App        string   `help:"The app." required:"" placeholder:"A"`
+	Canvas     string   `help:"The canvas to follow, on the SSE rail." required:"" xor:"stream" placeholder:"C"`
+	Thread     string   `help:"The thread to follow, on the WS rail." required:"" xor:"stream" placeholder:"T"`
+	Surface    string   `help:"Hold this surface: receive also what is only for it." placeholder:"S"`
+	Projection string   `help:"Hold this projection." placeholder:"P"`
+	Panel      string   `help:"Hold this panel." placeholder:"P"`
+	Channels   []string `help:"The channels to follow. Default commit,artifact or chat,tool, as far as they are granted." placeholder:"CHANNEL"`
+	From       string   `help:"Where to start: head, earliest, or after a cursor." default:"head"`
+	JSON       bool     `name:"json" help:"Print each event's JSON as it was received, one a line."`
+}
+
+// Help implements kong's HelpProvider.
+func (tailCmd) Help() string {
+	return `Prints events on standard output, and what happens to the connection on standard error. After a cut it resumes where it was, until it is interrupted or refused.
+
+A reset, which says that events between two points cannot be had any more, is printed between the events before and after it. With --json it is a line {"reset":{"reason":…,"requested":…,"oldest":…,"head":…}}: no event has a member of that name. Line breaks within an event's data are then printed as spaces, so that every line is one event.`
+}
+
+// Run implements the command.
+func (c *tailCmd) Run(p *process) error {
+	remote, routing, err := c.dial(func(cause error, wait time.Duration) {
+		fmt.Fprintf(p.stderr, "twinrail: %v; coming back in %v\n", cause, wait.Round(time.Millisecond))
+	})
+	if err != nil {
+		return err
+	}
+	defer remote.Close()
+	out := printer{out: p.stdout, notes: p.stderr, json: c.JSON}
+	for item, err := range c.follow(p.ctx, remote, c.routing(routing)) {
+		if err != nil && p.ctx.Err() != nil {
+			return nil // interrupted, which is how it ends
+		}
+		if err != nil {
+			return err
+		}
+		if err := out.print(item); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *tailCmd) routing(r twinrail.Routing) twinrail.Routing {
+	r.WorkspaceID, r.ProjectID, r.AppID = c.Workspace, c.Project, c.App
+	r.CanvasID, r.ThreadID = c.Canvas, c.Thread
+	r.SurfaceID, r.ProjectionID, r.PanelID = c.Surface, c.Projection, c.Panel
+	return r
+}
+
+func (c *tailCmd) follow(ctx context.Context, from *client.Client, routing twinrail.Routing) iter.Seq2[client.Item, error] {
+	options := client.FollowOptions{From: c.From}
+	if c.From == "head" {
+		options.From = ""
+	}
+	for _, name := range c.Channels {
+		options.Channels = append(options.Channels, twinrail.Channel(name))
+	}
+	if c.Canvas != "" {
+		return from.FollowCanvas(ctx, routing, options)
+	}
+	return from.FollowThread(ctx, routing, options)
+}
+
+// printer writes items for a human, or as lines of JSON.
+type printer struct {
+	out, notes io.Writer
+	json       bool
+}
+
+func (p *printer) print(item client.Item) error {
+	switch item.Kind {
+	case client.KindOpen:
+		fmt.Fprintf(p.notes, "twinrail: connected at %s\n", item.Open.Cursor)
+	case client.KindLive:
+		fmt.Fprintf(p.notes, "twinrail: up to date at %s\n", item.Cursor)
+	case client.KindReset:
+		return p.reset(item.Reset)
+	case client.KindEvent:
+		if p.json {
+			_, err := fmt.Fprintf(p.out, "%s\n", oneLine(item.Raw))
+			return err
+		}
+		_, err := fmt.Fprintln(p.out, eventLine(item.Event))
+		return err
+	}
+	return nil
+}
+
+func (p *printer) reset(r *twinrail.Reset) error {
+	if !p.json {
+		_, err := fmt.Fprintf(p.out, "-- reset: %s: events after %s cannot be had any more; going on from %s\n", r.Reason, printable(r.Requested), r.Head)
+		return err
+	}
+	line, err := json.Marshal(map[string]*twinrail.Reset{"reset": r})
+	if err == nil {
+		_, err = fmt.Fprintf(p.out, "%s\n", line)
+	}
+	return err
+}
+
+// eventLine returns an event in one line:
+//
+//	10:00:00.123 #42 commit canvas_commit u_42 {"any":"JSON"}
+func eventLine(e *twinrail.Event) string {
+	place := "-" // ephemeral
+	if e.Seq != 0 {
+		place = fmt.Sprintf("#%d", e.Seq)
+	}
+	return strings.Join([]string{
+		e.Time.Format("15:04:05.000"), place, printable(string(e.Channel)), printable(e.Type), printable(e.Routing.ActorID),
+		printable(string(oneLine(e.Data))),
+	}, " ")
+}
+
+// oneLine returns JSON without line breaks, which in JSON can only be space
+// between its parts.
+func oneLine(data []byte) []byte {
+	if !bytes.ContainsAny(data, "\r\n") {
+		return data
+	}
+	return bytes.Map(func(r rune) rune {
+		if r == '\n' || r == '\r' {
+			return ' '
+		}
+		return r
+	}, data)
+}
+
+// printable escapes what a terminal would take as a command: events hold what
+// others wrote.
+func printable(s string) string {
+	if strings.IndexFunc(s, isControl) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if isControl(r) {
+			fmt.Fprintf(&b, `\u%04x`, r)
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+func isControl(r rune) bool { return unicode.Is(unicode.C, r) && r <= 0xffff }
