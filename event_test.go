@@ -98,8 +98,8 @@ func TestEventJSON(t *testing.T) {
 	if got, err := e.MarshalJSON(); err != nil || string(got) != want {
 		t.Errorf("got  %s, %v\nwant %s", got, err, want)
 	}
-	ephemeral := twinrail.Event{ID: "e2", Channel: twinrail.Gesture, Type: "move", Time: time.Unix(0, 0)}
-	const bare = `{"v":1,"id":"e2","channel":"gesture","type":"move","time":"1970-01-01T00:00:00.000000Z","routing":{},"data":null}`
+	ephemeral := twinrail.Event{ID: "e2", Channel: twinrail.Gesture, Type: "move", Time: time.Unix(0, 0), To: []string{"u_1"}}
+	const bare = `{"v":1,"id":"e2","channel":"gesture","type":"move","time":"1970-01-01T00:00:00.000000Z","routing":{},"to":["u_1"],"data":null}`
 	if got, err := ephemeral.MarshalJSON(); err != nil || string(got) != bare {
 		t.Errorf("got  %s, %v\nwant %s", got, err, bare)
 	}

@@ -50,6 +50,15 @@ func TestPermissions(t *testing.T) {
 	}
 }
 
+// TestCoversNothing says that a key left out of both is not the same in both.
+func TestCoversNothing(t *testing.T) {
+	for _, kind := range kinds {
+		if (&twinrail.Grant{}).Covers(twinrail.Address{Home: twinrail.Home{Kind: kind}}) {
+			t.Errorf("a grant of nothing covers a %s without a name", kind)
+		}
+	}
+}
+
 // TestCovers compares Grant.Covers with the contract's words: the same value or
 // "*" for each home key, and for each audience key that the grant mentions.
 func TestCovers(t *testing.T) {

@@ -40,16 +40,13 @@ type remoteSet struct {
 	log      *slog.Logger
 
 	missed chan struct{} // holds one token: fetch, if the cooldown is over
-	ctx    context.Context
-	cancel context.CancelFunc
-	ended  chan struct{} // closed when the goroutine has ended
+	ended  chan struct{} // closed when run has ended
 
-	mu       sync.Mutex
-	keys     []pinnedKey   // replaced, never changed
-	err      error         // of the last fetch
-	last     time.Time     // when the last fetch ended, zero before the first
-	fetching bool          // a fetch is under way
-	fetched  chan struct{} // closed when the fetch under way, or else the next one, ends
+	mu      sync.Mutex
+	keys    []pinnedKey   // replaced, never changed
+	err     error         // of the last fetch
+	last    time.Time     // when the last fetch ended, zero before the first
+	fetched chan struct{} // closed when the fetch under way, or else the next one, ends
 }
 
 // newRemoteSet returns the set at address; o has its defaults.
@@ -61,16 +58,14 @@ func newRemoteSet(address string, o VerifierOptions) (*remoteSet, error) {
 	if (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" {
 		return nil, fmt.Errorf("%q is not an https or http URL", u.Redacted())
 	}
-	s := &remoteSet{
+	return &remoteSet{
 		url: address, client: o.JWKSClient, log: o.Logger.With("jwks", u.Redacted()),
 		interval: o.JWKSRefresh, cooldown: o.JWKSCooldown, timeout: o.JWKSTimeout,
 		missed:  make(chan struct{}, 1),
 		ended:   make(chan struct{}),
 		err:     errNeverSeen,
 		fetched: make(chan struct{}),
-	}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
-	return s, nil
+	}, nil
 }
 
 // defaultJWKSClient follows no redirects, which could lead from https to http,
@@ -84,14 +79,14 @@ func defaultJWKSClient() *http.Client {
 	}
 }
 
-// run fetches until the set is stopped.
-func (s *remoteSet) run() {
+// run fetches until ctx ends.
+func (s *remoteSet) run(ctx context.Context) {
 	defer close(s.ended)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {
-		case <-s.ctx.Done():
+		case <-ctx.Done():
 			return
 		case <-timer.C:
 		case <-s.missed:
@@ -99,17 +94,12 @@ func (s *remoteSet) run() {
 				continue
 			}
 		}
-		if s.fetch() == nil {
+		if s.fetch(ctx) == nil {
 			timer.Reset(s.interval)
 		} else {
 			timer.Reset(s.cooldown)
 		}
 	}
-}
-
-func (s *remoteSet) stop() {
-	s.cancel()
-	<-s.ended
 }
 
 func (s *remoteSet) cooling() bool {
@@ -131,7 +121,7 @@ func (s *remoteSet) cached() []pinnedKey {
 // last is too recent. It returns the error of the last fetch.
 func (s *remoteSet) refresh(ctx context.Context) error {
 	s.mu.Lock()
-	if !s.fetching && s.isCooling() {
+	if s.isCooling() {
 		defer s.mu.Unlock()
 		return s.err
 	}
@@ -155,15 +145,11 @@ func (s *remoteSet) refresh(ctx context.Context) error {
 }
 
 // fetch takes over the set as it is at its URL.
-func (s *remoteSet) fetch() error {
-	s.mu.Lock()
-	s.fetching = true
-	s.mu.Unlock()
-
-	ctx, cancel := context.WithTimeout(s.ctx, s.timeout)
-	keys, err := s.download(ctx)
+func (s *remoteSet) fetch(ctx context.Context) error {
+	bounded, cancel := context.WithTimeout(ctx, s.timeout)
+	keys, err := s.download(bounded)
 	cancel()
-	if err != nil && s.ctx.Err() == nil {
+	if err != nil && ctx.Err() == nil {
 		s.log.Error("cannot fetch the keys that verify credentials; those known before stay", "error", err)
 	}
 
@@ -172,7 +158,7 @@ func (s *remoteSet) fetch() error {
 	if err == nil {
 		s.keys = keys
 	}
-	s.err, s.last, s.fetching = err, time.Now(), false
+	s.err, s.last = err, time.Now()
 	close(s.fetched)
 	s.fetched = make(chan struct{})
 	return err
@@ -248,9 +234,6 @@ func parseJWK(raw json.RawMessage) (pinnedKey, error) {
 	}
 	if len(m.KEYOPS) > 0 && !slices.Contains(m.KEYOPS, jwkset.KeyOpsVerify) {
 		return pinnedKey{}, fmt.Errorf("key_ops are %q", m.KEYOPS)
-	}
-	if _, secret := jwk.Key().([]byte); secret {
-		return pinnedKey{}, errors.New("symmetric")
 	}
 	return pin(Key{ID: m.KID, Algorithm: string(m.ALG), Material: jwk.Key()})
 }

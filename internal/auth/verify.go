@@ -88,6 +88,7 @@ type Verifier struct {
 	sets   []*remoteSet
 	parser *jwt.Parser
 	envs   []string
+	stop   context.CancelFunc // ends the goroutines of sets
 }
 
 // NewVerifier returns a Verifier. With JWKS URLs it starts fetching them, waits
@@ -118,8 +119,10 @@ func NewVerifier(o VerifierOptions) (*Verifier, error) {
 		v.sets = append(v.sets, set)
 	}
 	v.parser = o.parser(v.algorithms())
+	ctx, stop := context.WithCancel(context.Background())
+	v.stop = stop
 	for _, set := range v.sets {
-		go set.run()
+		go set.run(ctx)
 	}
 	return v, nil
 }
@@ -139,8 +142,9 @@ func (v *Verifier) algorithms() []string {
 
 // Close ends the fetching of key sets. A Verifier without any needs no Close.
 func (v *Verifier) Close() {
+	v.stop()
 	for _, set := range v.sets {
-		set.stop()
+		<-set.ended
 	}
 }
 
