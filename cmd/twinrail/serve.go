@@ -28,7 +28,9 @@ type serveCmd struct {
 	RetentionBytes byteSize      `help:"How many bytes of each stream are kept; 0 for all." default:"1GiB"`
 	DedupeWindow   time.Duration `help:"How long an event's id is known; 0 for as long as the event is kept." default:"0s"`
 
-	Env           []string `help:"The environments that exist; may be repeated." default:"dev,staging,prod"`
+	// The other commands have an --env too, the one that they act in: a value
+	// that is exported for them must not leave the server with that one alone.
+	Env           []string `help:"The environments that exist; may be repeated." env:"TWINRAIL_ENVS" default:"dev,staging,prod"`
 	AllowedOrigin []string `help:"An origin, such as https://app.example.com, whose pages may use this server; may be repeated." placeholder:"ORIGIN"`
 	SSEEnabled    bool     `name:"sse-enabled" help:"Serve the SSE rail, which is so unless switched off." default:"true" negatable:""`
 	WSEnabled     bool     `name:"ws-enabled" help:"Serve the WS rail, which is so unless switched off." default:"true" negatable:""`
