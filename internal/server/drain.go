@@ -9,15 +9,18 @@ import (
 )
 
 // enter registers a session. One that comes in while the server drains is told
-// to go at once.
+// to go at once, and one that comes in after Close is cut off.
 func (s *Server) enter(c session, rail twinrail.Rail) {
 	s.metrics.connections.WithLabelValues(string(rail)).Inc()
 	s.metrics.opened.WithLabelValues(string(rail)).Inc()
 	s.mu.Lock()
 	s.sessions[c] = rail
-	late := s.idle != nil
+	late, closed := s.idle != nil, s.closed
 	s.mu.Unlock()
-	if late {
+	switch {
+	case closed:
+		c.abort()
+	case late:
 		c.drain(s.returnAfter())
 	}
 }
@@ -114,6 +117,7 @@ func (s *Server) Close() {
 	if s.idle == nil {
 		s.idle = make(chan struct{})
 	}
+	s.closed = true
 	s.mu.Unlock()
 	s.abort()
 	s.stop()

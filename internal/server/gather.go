@@ -14,12 +14,11 @@ const gatherTick = time.Millisecond
 type gatherer struct {
 	engine *engine
 
-	mu     sync.Mutex
-	slots  [][]*link
-	at     int // the slot that is due next
-	held   int
-	awake  bool
-	closed bool
+	mu    sync.Mutex
+	slots [][]*link
+	at    int // the slot that is due next
+	held  int
+	awake bool
 }
 
 func newGatherer(e *engine) *gatherer {
@@ -37,7 +36,7 @@ func (g *gatherer) add(l *link, wait time.Duration) {
 	g.held++
 	if !g.awake {
 		g.awake = true
-		g.engine.wg.Go(g.turn)
+		g.engine.spawn(g.turn)
 	}
 }
 

@@ -97,7 +97,7 @@ func (l *link) start() {
 	l.onTimer()
 	l.kickNow()
 	if len(l.peeked) > 0 {
-		go l.rail.readable()
+		l.engine.spawn(l.rail.readable)
 	} else {
 		l.engine.watcher.watch(l)
 	}
@@ -159,7 +159,7 @@ func (l *link) drive(mayBlock bool) {
 	for {
 		l.urgent.Store(false)
 		if !mayBlock && l.rail.lags() {
-			go l.drive(true)
+			l.engine.spawn(func() { l.drive(true) })
 			return
 		}
 		out, next, err := l.rail.gather(l.engine.ctx, (*buf)[:0])
@@ -175,7 +175,8 @@ func (l *link) drive(mayBlock bool) {
 				return
 			}
 			if n < len(out) {
-				go l.finish(append([]byte(nil), out[n:]...), next)
+				rest := append([]byte(nil), out[n:]...)
+				l.engine.spawn(func() { l.finish(rest, next) })
 				return
 			}
 		} else if !l.write(out) {
@@ -255,7 +256,7 @@ func (l *link) wrote(n int) {
 // shutdown ends the link after its last write: the peer gets all of it, and a
 // moment to say goodbye, since a close with unread input would cut it off.
 func (l *link) shutdown() {
-	l.engine.wg.Go(func() {
+	l.engine.spawn(func() {
 		if half, ok := l.nc.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
 			_ = l.nc.SetReadDeadline(time.Now().Add(lingerTime))
 			_, _ = io.Copy(io.Discard, io.LimitReader(l.nc, 1<<20))
@@ -314,9 +315,10 @@ type engine struct {
 	buffers      sync.Pool // of *[]byte, to gather into
 	maxWorkers   int
 
-	wg sync.WaitGroup // workers, and what outlives a drive
+	wg sync.WaitGroup // all goroutines that work for links; see spawn
 
 	mu      sync.Mutex
+	closed  bool
 	ready   []*link // to be driven, first come first served
 	head    int     // of ready
 	workers int
@@ -333,10 +335,23 @@ func newEngine(ctx context.Context, o *Options, m *metrics, w watcher) *engine {
 	return e
 }
 
-// close waits for the workers. All links must have been closed.
+// close waits for all that works for links. All of these must have been closed;
+// what still comes for them, such as a wake that was under way, does nothing.
 func (e *engine) close() {
 	e.watcher.close()
+	e.mu.Lock()
+	e.closed = true
+	e.mu.Unlock()
 	e.wg.Wait()
+}
+
+// spawn calls f in a goroutine that close waits for.
+func (e *engine) spawn(f func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.closed {
+		e.wg.Go(f)
+	}
 }
 
 // now is the engine's clock: nanoseconds since its start, never 0.
@@ -346,6 +361,9 @@ func (e *engine) now() int64 { return int64(time.Since(e.started)) + 1 }
 func (e *engine) run(links ...*link) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.closed {
+		return
+	}
 	e.ready = append(e.ready, links...)
 	for e.workers < e.maxWorkers && e.workers < len(e.ready)-e.head {
 		e.workers++
@@ -357,7 +375,7 @@ func (e *engine) work() {
 	for l := e.pop(); l != nil; l = e.pop() {
 		if l.state.CompareAndSwap(queued, running) {
 			if l.raw == nil {
-				go l.drive(true)
+				e.spawn(func() { l.drive(true) })
 			} else {
 				l.drive(false)
 			}

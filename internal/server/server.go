@@ -39,6 +39,7 @@ type Server struct {
 	sessions   map[session]twinrail.Rail
 	publishing int           // publishes of WebSockets under way
 	idle       chan struct{} // closed when draining and nothing is left; nil before
+	closed     bool
 }
 
 // session is a connection of either rail.

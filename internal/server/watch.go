@@ -14,7 +14,7 @@ type watcher interface {
 type peekWatcher struct{}
 
 func (peekWatcher) watch(l *link) {
-	go func() {
+	l.engine.spawn(func() {
 		var b [1]byte
 		n, err := l.nc.Read(b[:])
 		if n == 0 && err != nil {
@@ -23,7 +23,7 @@ func (peekWatcher) watch(l *link) {
 		}
 		l.peeked = b[:n]
 		l.rail.readable()
-	}()
+	})
 }
 
 func (peekWatcher) forget(*link) {} // closing the connection ends the read

@@ -123,7 +123,7 @@ func (w *epollWatcher) loop() {
 		}
 		for _, ev := range events[:max(n, 0)] {
 			if l := w.find(ev.Fd, ev.Pad); l != nil {
-				go l.rail.readable()
+				l.engine.spawn(l.rail.readable)
 			}
 		}
 	}
