@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,7 +26,11 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if err := checkHandshake(r); err != nil {
-		w.Header().Set("Sec-WebSocket-Version", "13")
+		if twinrail.CodeOf(err) == twinrail.CodeUpgradeRequired {
+			w.Header().Set("Connection", "Upgrade")
+			w.Header().Set("Upgrade", "websocket")
+			w.Header().Set("Sec-WebSocket-Version", "13")
+		}
 		return err
 	}
 	if s.draining.Load() {
@@ -73,7 +78,7 @@ func checkHandshake(r *http.Request) error {
 	case err != nil || len(key) != 16:
 		return twinrail.Errorf(twinrail.CodeBadRequest, "Sec-WebSocket-Key", "must be 16 bytes in base64")
 	}
-	if offered := r.Header.Values("Sec-WebSocket-Protocol"); len(offered) > 0 && !headerHas(r.Header, "Sec-WebSocket-Protocol", twinrail.Subprotocol) {
+	if offered := headerList(r.Header, "Sec-WebSocket-Protocol"); len(offered) > 0 && !slices.Contains(offered, twinrail.Subprotocol) {
 		return twinrail.Errorf(twinrail.CodeBadRequest, "Sec-WebSocket-Protocol", "must offer %s", twinrail.Subprotocol)
 	}
 	return nil
@@ -81,14 +86,17 @@ func checkHandshake(r *http.Request) error {
 
 // headerHas reports whether token is in the header's list, in any case.
 func headerHas(h http.Header, name, token string) bool {
+	return slices.ContainsFunc(headerList(h, name), func(item string) bool { return strings.EqualFold(item, token) })
+}
+
+// headerList returns the items of a header that holds lists.
+func headerList(h http.Header, name string) (items []string) {
 	for _, list := range h.Values(name) {
 		for item := range strings.SplitSeq(list, ",") {
-			if strings.EqualFold(strings.Trim(item, " \t"), token) {
-				return true
-			}
+			items = append(items, strings.Trim(item, " \t"))
 		}
 	}
-	return false
+	return items
 }
 
 // wsConn is one connection of the WS rail.
