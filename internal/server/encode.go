@@ -80,6 +80,7 @@ const (
 	wsText   = 0x1
 	wsClose  = 0x8
 	wsPong   = 0xA
+	wsMask   = 0x80 // in the second byte
 	wsLen16  = 126
 	wsLen64  = 127
 	wsMaxLen = 125 // that fits in the second byte

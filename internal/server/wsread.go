@@ -97,12 +97,8 @@ func (c *wsConn) waitForRoom() bool {
 
 // readFrame reads one frame, and handles it where it completes a message.
 func (c *wsConn) readFrame(br *bufio.Reader) error {
-	h, err := ws.ReadHeader(br)
+	h, err := readHeader(br)
 	if err != nil {
-		// The header's length does not fit what RFC 6455 section 5.2 allows.
-		if errors.Is(err, ws.ErrHeaderLengthMSB) || errors.Is(err, ws.ErrHeaderLengthUnexpected) {
-			return &protocolError{ws.StatusProtocolError, "malformed frame header"}
-		}
 		return err
 	}
 	c.heard()
@@ -135,6 +131,24 @@ func (c *wsConn) readFrame(br *bufio.Reader) error {
 		return &protocolError{ws.StatusInvalidFramePayloadData, "text that is not UTF-8"}
 	}
 	return c.handle(message)
+}
+
+// readHeader reads a frame's header. Its length must be in the shortest of the
+// three forms, RFC 6455 section 5.2.
+func readHeader(br *bufio.Reader) (ws.Header, error) {
+	start, err := br.Peek(2)
+	if err != nil {
+		return ws.Header{}, err
+	}
+	form := start[1] &^ wsMask
+	h, err := ws.ReadHeader(br)
+	switch {
+	case errors.Is(err, ws.ErrHeaderLengthMSB), errors.Is(err, ws.ErrHeaderLengthUnexpected),
+		err == nil && form == wsLen16 && h.Length <= wsMaxLen,
+		err == nil && form == wsLen64 && h.Length < 1<<16:
+		return h, &protocolError{ws.StatusProtocolError, "malformed frame header"}
+	}
+	return h, err
 }
 
 // appendPayload appends a frame's payload, unmasked. Memory is taken as the bytes
