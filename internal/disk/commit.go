@@ -44,11 +44,7 @@ type appending struct {
 	ids    []idHash
 	events [][]byte // the values to store
 	size   int      // of events
-
-	// For each of ids, whether the index held it when the stream ended at asOf;
-	// nil where nobody looked.
-	indexed []bool
-	asOf    uint64
+	lookup lookup
 
 	results []journal.Result
 	err     error
@@ -123,7 +119,7 @@ func (j *Journal) enqueue(ctx context.Context, key string, a *appending) error {
 		return err
 	}
 	a.stream = s
-	err = j.lookUp(a)
+	a.lookup, err = j.lookUp(s, a.ids)
 	j.end()
 	if err != nil {
 		j.streams.unpin(s)
@@ -141,25 +137,6 @@ func (j *Journal) enqueue(ctx context.Context, key string, a *appending) error {
 	}
 	j.streams.unpin(s)
 	return err
-}
-
-// lookUp looks in the index for the ids of a, where the stream's recent ones are
-// not all that there are. That is done here and not by the committer because
-// appends can do it side by side, and while another group is synced.
-func (j *Journal) lookUp(a *appending) error {
-	var complete bool
-	if complete, a.asOf = a.stream.remembers(); complete {
-		return nil
-	}
-	a.indexed = make([]bool, len(a.ids))
-	for i, id := range a.ids {
-		value, err := get(j.db, indexKey(nil, a.stream.key, id))
-		if err != nil {
-			return err
-		}
-		a.indexed[i] = value != nil
-	}
-	return nil
 }
 
 // ended says why there is no committer any more.

@@ -29,7 +29,7 @@ const (
 )
 
 // crashRetention has trims under way when the victim dies.
-var crashRetention = journal.Retention{Count: 2000}
+var crashRetention = journal.Retention{Count: 300}
 
 // TestCrash kills a process with SIGKILL that appends from many writers, again
 // and again, and looks after each time at what is there.
@@ -93,7 +93,7 @@ func kill(t *testing.T, dir string, round int, l *load) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	told, limit := 0, 1+rand.IntN(3000)
+	told, limit := 0, 1+rand.IntN(800)
 	lines := bufio.NewReader(out)
 	for {
 		line, err := lines.ReadString('\n')

@@ -116,6 +116,7 @@ func (g *group) fail(err error) {
 // append puts the records of a that are new into the batch. An error says why
 // none is.
 func (g *group) append(a *appending) error {
+	a.stream.learn(&a.lookup)
 	fresh, err := g.resolve(a)
 	if err != nil {
 		return err
@@ -176,7 +177,7 @@ func (g *group) known(a *appending, i int) (k known, ok bool, err error) {
 	s, id := a.stream, a.ids[i]
 	if f, fresh := g.fresh[streamID{s, id}]; fresh {
 		k, ok = known{f.a.results[f.i], f.a.recs[f.i].Digest}, true
-	} else if s.recent.has(id) || !s.excludes(a, i) {
+	} else if s.recent.has(id) || !s.excludes(&a.lookup, i) {
 		k, ok, err = g.stored(s, id)
 	}
 	if err != nil || !ok {

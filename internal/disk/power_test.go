@@ -24,7 +24,7 @@ func TestPowerCut(t *testing.T) {
 	for _, unsynced := range []int{0, 50} {
 		t.Run(fmt.Sprintf("%d%% of what is not synced is kept", unsynced), func(t *testing.T) {
 			fs, l := vfs.NewCrashableMem(), newLoad(t)
-			for round := range 10 {
+			for round := range 6 {
 				rng := rand.New(rand.NewPCG(uint64(unsynced), uint64(round)))
 				fs = powerCut(t, fs, l, round, vfs.CrashCloneCfg{UnsyncedDataPercent: unsynced, RNG: rng})
 				if t.Failed() {
@@ -42,7 +42,7 @@ func powerCut(t *testing.T, fs *vfs.MemFS, l *load, round int, cut vfs.CrashClon
 	check(t, j, l.streams, l.snapshot())
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	done, enough := make(chan error, 1), l.more(1+cut.RNG.IntN(500))
+	done, enough := make(chan error, 1), l.more(1+cut.RNG.IntN(300))
 	go func() { done <- l.run(ctx, j, round) }()
 	<-enough
 	// Acknowledged first, cut then: what is acknowledged in between is not asked

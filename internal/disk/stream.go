@@ -27,7 +27,7 @@ type stream struct {
 	loaded bool
 	floor  place  // the last record that was trimmed
 	last   place  // the last record that is durable
-	since  uint64 // recent holds the ids of all records after this seq
+	since  uint64 // recent.since, for others than the committer
 }
 
 // bounds returns where the stream begins and, for readers, ends.
@@ -49,64 +49,8 @@ func (s *stream) setLast(p place) {
 	s.last = p
 }
 
-// remembers reports whether recent holds the ids of all records that are
-// retained, and where the stream ends.
-func (s *stream) remembers() (all bool, last uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.since <= s.floor.seq, s.last.seq
-}
-
-// remember adds the id of the record at s.next.
-func (s *stream) remember(id idHash) {
-	s.recent.add(id, s.next.seq)
-	if s.recent.since != s.since { // only the committer changes it
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.since = s.recent.since
-	}
-}
-
-// excludes reports whether the i-th id of a, which recent has not, is not in the
-// index either: because recent has all that are, or because the index was looked
-// at and recent has all since. Only the committer, which moves the floor, calls it.
-func (s *stream) excludes(a *appending, i int) bool {
-	if a.indexed == nil {
-		return s.recent.since <= s.floor.seq
-	}
-	return !a.indexed[i] && s.recent.since <= a.asOf
-}
-
 func (s *stream) cursor(p place) twinrail.Cursor {
 	return twinrail.Cursor{Epoch: s.epoch, Seq: p.seq, Check: p.check}
-}
-
-// recentIDs holds the ids of a stream's last records: those after since. That is
-// at least maxRecent, or all since the stream was loaded.
-type recentIDs struct {
-	since, newSince uint64
-	old, new        map[idHash]struct{} // up to newSince, and after it
-}
-
-const maxRecent = 1024
-
-func (r *recentIDs) add(id idHash, seq uint64) {
-	if len(r.new) == maxRecent {
-		r.old, r.since = r.new, r.newSince
-		r.new, r.newSince = nil, seq-1
-	}
-	if r.new == nil {
-		r.new = make(map[idHash]struct{})
-	}
-	r.new[id] = struct{}{}
-}
-
-func (r *recentIDs) has(id idHash) bool {
-	if _, ok := r.new[id]; ok {
-		return true
-	}
-	_, ok := r.old[id]
-	return ok
 }
 
 // streams holds the hot states. One that is pinned stays: a stream that is being
@@ -192,7 +136,8 @@ func (j *Journal) load(s *stream) error {
 	}
 	s.epoch = journal.StreamEpoch(j.log, s.key)
 	s.floor, s.last, s.next = floor, last, last
-	s.since, s.recent.since, s.recent.newSince = last.seq, last.seq, last.seq
+	s.since = last.seq
+	s.recent = newRecentIDs(last.seq)
 	return nil
 }
 

@@ -1,0 +1,148 @@
+package disk
+
+import (
+	"encoding/binary"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// maxRecent is how many ids of a stream's last records are kept in memory at
+// least, if it was loaded that long ago, and a third of how many at most.
+const maxRecent = 1024
+
+// recentIDs stands for the ids of a stream's records after since, and spares most
+// appends a look into the index: nearly all ids are new, and a look costs as much
+// as all the rest. Of an ID it keeps a fingerprint, so that what it has may be
+// another one; what it has not is certain.
+type recentIDs struct {
+	since    uint64
+	newSince uint64
+	old, new map[uint32]struct{} // up to newSince, and after it
+}
+
+func newRecentIDs(since uint64) recentIDs { return recentIDs{since: since, newSince: since} }
+
+func (id idHash) fingerprint() uint32 { return binary.BigEndian.Uint32(id[:]) }
+
+func (r *recentIDs) has(id idHash) bool {
+	if _, ok := r.new[id.fingerprint()]; ok {
+		return true
+	}
+	_, ok := r.old[id.fingerprint()]
+	return ok
+}
+
+func (r *recentIDs) add(id idHash, seq uint64) {
+	if len(r.new) >= maxRecent {
+		r.old, r.since = r.new, r.newSince
+		r.new, r.newSince = nil, seq-1
+	}
+	if r.new == nil {
+		r.new = make(map[uint32]struct{})
+	}
+	r.new[id.fingerprint()] = struct{}{}
+}
+
+// extend adds the ids of all records up to r.since, so that r has all after
+// since.
+func (r *recentIDs) extend(ids map[uint32]struct{}, since uint64) {
+	for id := range r.old {
+		ids[id] = struct{}{}
+	}
+	r.old, r.since = ids, since
+}
+
+// lookup is what an append found in the index before it was queued: that is done
+// side by side, while the committer writes and syncs others. The zero value is
+// for a stream whose recent ids were all.
+type lookup struct {
+	asOf  uint64              // where the stream ended before
+	found []bool              // for each of the ids, whether it may be in the index
+	all   map[uint32]struct{} // all that are in the index, or nil
+}
+
+// lookUp looks for the ids in the index. Of a stream with few records, as most
+// are after a start, it reads all, so that the next appends need not look.
+func (j *Journal) lookUp(s *stream, ids []idHash) (l lookup, err error) {
+	s.mu.Lock()
+	floor, last, since := s.floor.seq, s.last.seq, s.since
+	s.mu.Unlock()
+	if since <= floor {
+		return lookup{}, nil
+	}
+	l.asOf = last
+	l.found = make([]bool, len(ids))
+	if last-floor <= maxRecent {
+		if l.all, err = j.allIDs(s); err != nil {
+			return lookup{}, err
+		}
+		for i, id := range ids {
+			_, l.found[i] = l.all[id.fingerprint()]
+		}
+		return l, nil
+	}
+	for i, id := range ids {
+		value, err := get(j.db, indexKey(nil, s.key, id))
+		if err != nil {
+			return lookup{}, err
+		}
+		l.found[i] = value != nil
+	}
+	return l, nil
+}
+
+func (j *Journal) allIDs(s *stream) (all map[uint32]struct{}, err error) {
+	first, last := idHash{}, idHash{}
+	for i := range last {
+		last[i] = 0xff
+	}
+	iter, err := j.db.NewIter(&pebble.IterOptions{
+		LowerBound: indexKey(nil, s.key, first),
+		UpperBound: append(indexKey(nil, s.key, last), 0),
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if closed := iter.Close(); err == nil {
+			err = closed
+		}
+	}()
+	all = make(map[uint32]struct{})
+	for ok := iter.First(); ok; ok = iter.Next() {
+		key := iter.Key()
+		all[idHash(key[len(key)-len(idHash{}):]).fingerprint()] = struct{}{}
+	}
+	return all, iter.Error()
+}
+
+// learn takes over what a lookup found, where that makes recent complete. Only
+// the committer calls it, and the next two.
+func (s *stream) learn(l *lookup) {
+	if l.all != nil && s.recent.since > s.floor.seq && s.recent.since <= l.asOf {
+		s.recent.extend(l.all, s.floor.seq)
+		s.tellSince()
+	}
+}
+
+// remember adds the id of the record at s.next.
+func (s *stream) remember(id idHash) {
+	s.recent.add(id, s.next.seq)
+	s.tellSince()
+}
+
+func (s *stream) tellSince() {
+	if s.since != s.recent.since { // nobody else changes it
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.since = s.recent.since
+	}
+}
+
+// excludes reports whether the i-th id of an append, which recent has not, is not
+// in the index either: because recent has all that are, or because the index was
+// looked at and recent has all since.
+func (s *stream) excludes(l *lookup, i int) bool {
+	return s.recent.since <= s.floor.seq ||
+		l.found != nil && !l.found[i] && s.recent.since <= l.asOf
+}
