@@ -124,6 +124,7 @@ type wsConn struct {
 	joins   map[string]*join
 	ready   []*join // that may have something to deliver
 	pinging bool
+	owing   bool // a publish is under way
 	ending  *wsEnding
 	drained chan struct{} // closed when out was taken; nil unless somebody waits
 }
@@ -133,6 +134,7 @@ type wsEnding struct {
 	err   *twinrail.Error
 	close int
 	echo  bool // the client closed; nothing is said but the same
+	waits bool // for the answer to a publish under way
 }
 
 // join is one subscription of a connection.
@@ -215,6 +217,9 @@ func (c *wsConn) gather(ctx context.Context, out []byte) ([]byte, next, error) {
 	out = append(out, c.out...)
 	c.out = nil
 	ready, ending, pinging := c.ready, c.ending, c.pinging
+	if ending != nil && ending.waits && c.owing {
+		ending = nil
+	}
 	c.ready, c.pinging = nil, false
 	for _, j := range ready {
 		j.ready = false
@@ -369,8 +374,10 @@ func (c *wsConn) tick(now time.Time) time.Time {
 	switch {
 	case !now.Before(c.expires):
 		c.fail(&twinrail.Error{Code: twinrail.CodeCredentialExpired})
+		return now.Add(heartbeat)
 	case silent >= 2*heartbeat:
 		c.fail(&twinrail.Error{Code: twinrail.CodeHeartbeatLost})
+		return now.Add(heartbeat)
 	}
 	if c.nextPing.IsZero() {
 		c.nextPing = now.Add(heartbeat)
@@ -394,10 +401,12 @@ func (c *wsConn) tick(now time.Time) time.Time {
 	return due
 }
 
-// drain tells the client to come back after the given time, and ends.
+// drain tells the client to come back after the given time, and ends as soon as
+// a publish under way is answered.
 func (c *wsConn) drain(after time.Duration) {
 	c.say(&twinrail.ServerFrame{Op: twinrail.OpDrain, ReconnectAfterMS: milliseconds(after)})
-	c.fail(&twinrail.Error{Code: twinrail.CodeDraining, RetryAfter: after})
+	err := &twinrail.Error{Code: twinrail.CodeDraining, RetryAfter: after}
+	c.finish(&wsEnding{err: err, close: err.Code.Info().Close, waits: true})
 }
 
 func (c *wsConn) abort() { c.link.close(nil) }

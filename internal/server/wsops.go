@@ -21,6 +21,7 @@ func (c *wsConn) handle(message []byte) error {
 	if err := f.checkMembers(); err != nil {
 		return err
 	}
+	c.owe(f.Op == twinrail.OpPublish)
 	if err := c.dispatch(&f); err != nil {
 		e := asError(err)
 		c.server.metrics.failed(e.Code)
@@ -30,8 +31,16 @@ func (c *wsConn) handle(message []byte) error {
 			Retry: e.Code.Info().Retry, RetryAfterMS: milliseconds(e.RetryAfter), RequestID: c.auth.RequestID(),
 		})
 	}
+	c.owe(false)
 	c.link.kickNow()
 	return nil
+}
+
+// owe says whether an answer is on its way that a drain waits for.
+func (c *wsConn) owe(owing bool) {
+	c.mu.Lock()
+	c.owing = owing
+	c.mu.Unlock()
 }
 
 // checkMembers refuses an op that there is not, and members that it does not
