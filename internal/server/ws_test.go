@@ -262,7 +262,7 @@ func (r *rig) rush(event func(int) string) (stop func()) {
 			case <-done:
 				return
 			default:
-				r.publish(event(i))
+				r.post(`{"events":[` + event(i) + `]}`)
 			}
 		}
 	}()
