@@ -66,8 +66,8 @@ func TestPublishErrors(t *testing.T) {
 		"too long":    {answer(`{"x":"` + strings.Repeat("x", 1<<15) + `"}`), "MaxMessage"},
 		"cut":         {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "no answer"},
 		"refused":     {problem(twinrail.CodeCredentialInvalid), "credential_invalid"},
-		"by a proxy":  {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "nginx", 502) }, "overloaded: the server answered 502 Bad Gateway"},
-		"no document": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(403) }, "not_found: the server answered 403 Forbidden"},
+		"by a proxy":  {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "nginx", http.StatusBadGateway) }, "overloaded: the server answered 502 Bad Gateway"},
+		"no document": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }, "not_found: the server answered 403 Forbidden"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, ctx context.Context) {

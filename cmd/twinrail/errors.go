@@ -26,10 +26,6 @@ func usageError(err error, hints ...string) error {
 	return &commandError{err, exitUsage, hints}
 }
 
-func failure(err error, hints ...string) error {
-	return &commandError{err, exitFailed, hints}
-}
-
 func parseHints(err error) []string {
 	if strings.HasPrefix(err.Error(), "expected one of") {
 		return []string{"twinrail serve starts a server; twinrail --help lists the rest"}

@@ -60,7 +60,7 @@ func statusCommand(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // untilDeadline is how long a process may take to get somewhere.
-const untilDeadline = 40 * time.Second
+const untilDeadline = 60 * time.Second
 
 // untilCommand is: until FILE REGEXP. It waits until the file, which another
 // process writes, matches.

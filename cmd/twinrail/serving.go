@@ -99,8 +99,8 @@ type serving struct {
 	publicListener, adminListener net.Listener
 }
 
-// A request that is not a stream has so long to come in whole; a token of
-// auth.MaxToken may be in its headers twice.
+// A request that is not a stream has so long to come in whole, and to be
+// answered; a token of auth.MaxToken may be in its headers twice.
 const (
 	headerTimeout  = 10 * time.Second
 	requestTimeout = time.Minute
@@ -117,6 +117,9 @@ func (s *serving) listen(certificate *tls.Certificate) (err error) {
 		return errors.Join(fmt.Errorf("--admin-listen: %w", err), s.publicListener.Close())
 	}
 	s.public, s.admin = s.httpServer(s.core.Handler()), s.httpServer(s.core.AdminHandler())
+	// The rails have deadlines of their own. On the admin listener a profile
+	// takes as long as it is asked to.
+	s.public.WriteTimeout = requestTimeout
 	if certificate != nil {
 		s.public.TLSConfig = &tls.Config{Certificates: []tls.Certificate{*certificate}, MinVersion: tls.VersionTLS12}
 	} else if !loopback(s.publicListener) {

@@ -41,7 +41,8 @@ A reset, which says that events between two points cannot be had any more, is pr
 // Run implements the command.
 func (c *tailCmd) Run(p *process) error {
 	remote, routing, err := c.dial(func(cause error, wait time.Duration) {
-		fmt.Fprintf(p.stderr, "twinrail: %v; coming back in %v\n", cause, wait.Round(time.Millisecond))
+		reason := strings.TrimPrefix(cause.Error(), "client: ")
+		fmt.Fprintf(p.stderr, "twinrail: %s; coming back in %v\n", reason, wait.Round(time.Millisecond))
 	})
 	if err != nil {
 		return err
