@@ -11,3 +11,6 @@ func PebbleOptions() *pebble.Options {
 	o := Options{}.withDefaults()
 	return pebbleOptions(o, newFailure(slog.New(slog.DiscardHandler)))
 }
+
+// MaxRecent is maxRecent.
+const MaxRecent = maxRecent
