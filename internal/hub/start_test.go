@@ -147,6 +147,10 @@ func TestSubscribeTakesAuthorizedReader(t *testing.T) {
 
 func testSubscribeTakesAuthorizedReader(t *testing.T) {
 	r := newRig(t, large, journal.Retention{})
+	r.journal.onBounds = func() error {
+		t.Error("the journal was asked")
+		return nil
+	}
 	sub, _, err := r.hub.Subscribe(context.Background(), auth.Reader{}, hub.From{}, func() {})
 	if err == nil || sub != nil {
 		t.Fatalf("the zero Reader subscribed: %v", err)
