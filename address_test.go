@@ -291,12 +291,15 @@ func TestHeldBy(t *testing.T) {
 			t.Errorf("%+v held by %+v: %t", named, held, got)
 		}
 	})
-	for i := range (twinrail.Audience{}).Values() {
-		fields := func(a *twinrail.Audience) *string {
-			return []*string{&a.SurfaceID, &a.CanvasID, &a.ProjectionID, &a.PanelID, &a.ThreadID}[i]
-		}
+	for i, field := range []func(*twinrail.Audience) *string{
+		func(a *twinrail.Audience) *string { return &a.SurfaceID },
+		func(a *twinrail.Audience) *string { return &a.CanvasID },
+		func(a *twinrail.Audience) *string { return &a.ProjectionID },
+		func(a *twinrail.Audience) *string { return &a.PanelID },
+		func(a *twinrail.Audience) *string { return &a.ThreadID },
+	} {
 		var named, other twinrail.Audience
-		*fields(&named), *fields(&other) = "a", "b"
+		*field(&named), *field(&other) = "a", "b"
 		if named.HeldBy(twinrail.Audience{}) || named.HeldBy(other) || !named.HeldBy(named) || !(twinrail.Audience{}).HeldBy(named) {
 			t.Errorf("the audience key %d alone decides otherwise", i)
 		}
