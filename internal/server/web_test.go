@@ -102,8 +102,7 @@ func TestMetrics(t *testing.T) {
 	}
 	c.event()
 	p.say(`{"op":"publish","events":[{"channel":"chat","type":"secret","routing":{"thread_id":"SECRETt"},"data":1}]}`)
-	p.want(twinrail.OpAck)
-	p.event("SECRETs")
+	p.published("SECRETs", 1)
 	problemOf(t, r.do("GET", twinrail.PathSSECanvases+"SECRETc"+query, "", nil), twinrail.CodeCredentialMissing)
 	p.say(`{"op":"leave","sub":"SECRETx"}`)
 	p.wantError(twinrail.CodeBadRequest, "")

@@ -326,11 +326,11 @@ func TestWSErrorsKeepConnection(t *testing.T) {
 	}
 	p.t = t
 	p.say(`{"op":"publish","ref":"p","expected_seq":0,"events":[%s,%s]}`, chat(1), chat(2))
-	ack := p.want(twinrail.OpAck)
+	ack, events := p.published("a", 2)
 	if ack.Ref != "p" || len(ack.Results) != 2 || ack.Results[1].Seq != 2 || *ack.Results[1].Prev != 1 || ack.Results[1].Cursor == "" {
 		t.Errorf("ack %+v", ack)
 	}
-	if got := dataOf(p.events("a", 2)); got != "1 2" {
+	if got := dataOf(events); got != "1 2" {
 		t.Errorf("got %s", got)
 	}
 }

@@ -165,6 +165,25 @@ func (p *peer) events(sub string, n int) []twinrail.Event {
 	return events
 }
 
+// published reads the answer to a publish and the events of it that sub gets,
+// which may come before it.
+func (p *peer) published(sub string, n int) (ack twinrail.ServerFrame, events []twinrail.Event) {
+	p.t.Helper()
+	for ack.Op == "" || len(events) < n {
+		switch f := p.next(); {
+		case f.Op == twinrail.OpAck && ack.Op == "":
+			ack = f
+		case f.Op == twinrail.OpEvent && f.Sub == sub:
+			var e twinrail.Event
+			unmarshal(p.t, f.Event, &e)
+			events = append(events, e)
+		default:
+			p.t.Fatalf("got %+v, want ack or event", f)
+		}
+	}
+	return ack, events
+}
+
 // join joins th1 as sub and returns the answer; more is added to the frame.
 func (p *peer) join(sub, more string) twinrail.ServerFrame {
 	p.t.Helper()
