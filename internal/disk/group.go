@@ -18,7 +18,8 @@ type group struct {
 	written bool
 	fresh   map[streamID]freshID // what the batch adds to the index
 	grown   map[*stream]place
-	key     []byte // scratch
+	key     []byte         // scratch
+	seq     [seqBytes]byte // scratch
 }
 
 type streamID struct {
@@ -221,9 +222,9 @@ func (g *group) put(a *appending, i int) {
 	setBytes(event, s.next.bytes)
 	g.key = eventKey(g.key[:0], s.key, s.next.seq)
 	g.batch.Set(g.key, event, nil)
-	seq := binary.BigEndian.AppendUint64(nil, s.next.seq)
+	binary.BigEndian.PutUint64(g.seq[:], s.next.seq)
 	g.key = indexKey(g.key[:0], s.key, a.ids[i])
-	g.batch.Set(g.key, seq, nil)
+	g.batch.Set(g.key, g.seq[:], nil)
 	a.results[i] = s.result(rec, s.next)
 	g.fresh[streamID{s, a.ids[i]}] = freshID{a, i}
 	s.remember(a.ids[i])

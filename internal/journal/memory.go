@@ -143,9 +143,6 @@ func (s *memoryStream) firsts(recs []Record, window time.Duration) (firsts []int
 		firsts[i] = -1
 		if j, ok := within[rec.ID]; ok {
 			firsts[i], first = j, &recs[j]
-			if firsts[j] >= 0 {
-				firsts[i] = firsts[j]
-			}
 		} else if j, ok := s.known(rec, window); ok {
 			firsts[i], first = len(recs)+j, &s.entries[j].Record
 		} else {

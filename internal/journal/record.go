@@ -76,15 +76,13 @@ func hashString(h hash.Hash, s string) {
 // Check returns the check of a cursor to the record at seq: it ties the cursor
 // to this very record at this very place.
 func (r *Record) Check(seq uint64) uint64 {
-	h := sha256.New()
-	hashString(h, r.Owner)
-	hashString(h, r.ID)
-	h.Write(r.Digest[:])
-	var n [16]byte
-	binary.BigEndian.PutUint64(n[:], seq)
-	binary.BigEndian.PutUint64(n[8:], uint64(r.Time.UnixMicro()))
-	h.Write(n[:])
-	return binary.BigEndian.Uint64(h.Sum(nil)) >> (64 - twinrail.CheckBits)
+	b := appendBytes(make([]byte, 0, 512), r.Owner) // on the stack, as it usually fits
+	b = appendBytes(b, r.ID)
+	b = append(b, r.Digest[:]...)
+	b = binary.BigEndian.AppendUint64(b, seq)
+	b = binary.BigEndian.AppendUint64(b, uint64(r.Time.UnixMicro()))
+	sum := sha256.Sum256(b)
+	return binary.BigEndian.Uint64(sum[:]) >> (64 - twinrail.CheckBits)
 }
 
 // StreamEpoch returns the epoch of a stream's cursors in the log that has the
