@@ -245,6 +245,8 @@ func (l *link) write(b []byte) bool {
 		l.close(err)
 		return false
 	}
+	// It would hold for the next try, too, however much later that is.
+	_ = l.nc.SetWriteDeadline(time.Time{})
 	return true
 }
 
