@@ -443,11 +443,21 @@ func (c *sseConn) serveHTTP2(w http.ResponseWriter, r *http.Request) (err error)
 	}
 }
 
+// writeHTTP2 writes and flushes b. The errors of net/http do not tell a stream
+// that the client has left from one whose deadline is over; the clock does.
 func (c *sseConn) writeHTTP2(w http.ResponseWriter, rc *http.ResponseController, b []byte) error {
+	deadline := time.Now().Add(c.server.opts.WriteTimeout)
 	// A stream that cannot have a deadline is bounded by the client's own.
-	_ = rc.SetWriteDeadline(time.Now().Add(c.server.opts.WriteTimeout))
-	if _, err := w.Write(b); err != nil {
-		return err
+	_ = rc.SetWriteDeadline(deadline)
+	_, err := w.Write(b)
+	if err == nil {
+		err = rc.Flush()
 	}
-	return rc.Flush()
+	switch {
+	case err == nil:
+		return nil
+	case time.Now().Before(deadline):
+		return errPeerGone
+	}
+	return &twinrail.Error{Code: twinrail.CodeTooSlow}
 }

@@ -182,6 +182,55 @@ func TestSSEStreamsShareAConnection(t *testing.T) {
 	}
 }
 
+// TestSSEOutlivesItsBacklog has a stream be quiet for longer than a write may
+// take, after a backlog that was written while waiting for the client.
+func TestSSEOutlivesItsBacklog(t *testing.T) {
+	r := newRig(t, func(o *Options) { o.WriteTimeout = 20 * time.Millisecond })
+	r.commits(0, 3)
+	c := r.tail(canvasPath + "&cursor=earliest")
+	c.open()
+	c.toLive()
+	time.Sleep(50 * time.Millisecond)
+	r.commits(3, 4)
+	if e := c.event(); string(e.Data) != "3" {
+		t.Errorf("got %+v", e)
+	}
+}
+
+// TestHTTP2ClientGone cancels streams while events rush to them: none of that is
+// our fault.
+func TestHTTP2ClientGone(t *testing.T) {
+	r := newRig(t)
+	addr, config := r.secure()
+	stop := r.rush(commit)
+	defer stop()
+	for range 20 {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		c := r.tail2(ctx, addr, config("h2"), canvasPath+"&cursor=earliest")
+		c.open()
+		c.next()
+		cancel()
+	}
+	eventually(t, "all streams are gone", func() bool { return r.metric(`twinrail_connections{rail="sse"}`) == 0 })
+	if n := r.metric(`twinrail_connections_closed_total{code="",rail="sse"}`); n != 20 {
+		t.Errorf("%v of 20 were closed by their peers", n)
+	}
+}
+
+// TestHTTP2TooSlow has a client that takes no more than its flow control lets
+// through.
+func TestHTTP2TooSlow(t *testing.T) {
+	r := newRig(t, func(o *Options) { o.WriteTimeout = 200 * time.Millisecond })
+	addr, config := r.secure()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	r.store(30_000)
+	r.tail2(ctx, addr, config("h2"), canvasPath+"&cursor=earliest").open()
+	eventually(t, "the stream is given up", func() bool {
+		return r.metric(`twinrail_connections_closed_total{code="too_slow",rail="sse"}`) == 1
+	})
+}
+
 // store puts n commits on c1 into the journal directly.
 func (r *rig) store(n int) {
 	r.t.Helper()
