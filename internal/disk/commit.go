@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/twinrail/twinrail/internal/journal"
 )
@@ -21,8 +22,10 @@ type committer struct {
 	j       *Journal
 	appends chan *appending
 	trims   chan *trimming
-	written chan *group   // in their order
-	done    chan struct{} // closed once both goroutines have ended
+	written chan *group          // in their order
+	buffers sync.Pool            // of *[]byte
+	fresh   map[streamID]freshID // of the group that is written, empty in between
+	done    chan struct{}        // closed once both goroutines have ended
 }
 
 func newCommitter(j *Journal) *committer {
@@ -31,6 +34,7 @@ func newCommitter(j *Journal) *committer {
 		appends: make(chan *appending, maxQueue),
 		trims:   make(chan *trimming),
 		written: make(chan *group),
+		fresh:   make(map[streamID]freshID),
 		done:    make(chan struct{}),
 	}
 }
@@ -42,7 +46,8 @@ type appending struct {
 	recs   []journal.Record
 	expect journal.Expect
 	ids    []idHash
-	events [][]byte // the values to store
+	events [][]byte // the values to store; nil once they are in a batch
+	buffer *[]byte  // what events are parts of
 	size   int      // of events
 	lookup lookup
 
@@ -70,7 +75,7 @@ func (j *Journal) Append(ctx context.Context, recs []journal.Record, expect jour
 	if err != nil {
 		return nil, err
 	}
-	a := newAppending(recs, expect)
+	a := j.commits.newAppending(recs, expect)
 	if err := j.enqueue(ctx, key, a); err != nil {
 		return nil, err
 	}
@@ -91,8 +96,13 @@ func (j *Journal) Append(ctx context.Context, recs []journal.Record, expect jour
 
 // newAppending does the part of the work that needs no place in the stream, so
 // that the committer has less to do.
-func newAppending(recs []journal.Record, expect journal.Expect) *appending {
+func (c *committer) newAppending(recs []journal.Record, expect journal.Expect) *appending {
+	buffer, ok := c.buffers.Get().(*[]byte)
+	if !ok {
+		buffer = new([]byte)
+	}
 	a := &appending{
+		buffer:  buffer,
 		recs:    recs,
 		expect:  expect,
 		ids:     make([]idHash, len(recs)),
@@ -103,10 +113,25 @@ func newAppending(recs []journal.Record, expect journal.Expect) *appending {
 	for i := range recs {
 		rec := &recs[i]
 		a.ids[i] = hashID(rec.ID)
-		a.events[i] = appendEvent(make([]byte, 0, rec.Size()+256), rec)
+		start := len(*buffer)
+		*buffer = appendEvent(*buffer, rec)
+		a.events[i] = (*buffer)[start:]
 		a.size += len(a.events[i])
 	}
 	return a
+}
+
+// maxBuffer is the largest buffer that is kept for the next append.
+const maxBuffer = 64 << 10
+
+// recycle is called when the batch has a copy of the events.
+func (c *committer) recycle(a *appending) {
+	buffer := a.buffer
+	a.events, a.buffer = nil, nil
+	if cap(*buffer) <= maxBuffer {
+		*buffer = (*buffer)[:0]
+		c.buffers.Put(buffer)
+	}
 }
 
 func (j *Journal) enqueue(ctx context.Context, key string, a *appending) error {
@@ -124,6 +149,11 @@ func (j *Journal) enqueue(ctx context.Context, key string, a *appending) error {
 	if err != nil {
 		j.streams.unpin(s)
 		return err
+	}
+	select {
+	case j.commits.appends <- a: // nearly always, and cheaper than the next
+		return nil
+	default:
 	}
 	select {
 	case j.commits.appends <- a:
@@ -161,7 +191,8 @@ func (c *committer) write() {
 		close(c.written)
 	}()
 	for {
-		g := newGroup(c.j)
+		clear(c.fresh)
+		g := newGroup(c.j, c.fresh)
 		closing := c.collect(g)
 		if err := g.write(); err != nil {
 			c.j.failure.set(err)

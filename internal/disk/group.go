@@ -39,13 +39,8 @@ type known struct {
 	digest [16]byte
 }
 
-func newGroup(j *Journal) *group {
-	return &group{
-		j:     j,
-		batch: j.db.NewBatch(),
-		fresh: make(map[streamID]freshID),
-		grown: make(map[*stream]place),
-	}
+func newGroup(j *Journal, fresh map[streamID]freshID) *group {
+	return &group{j: j, batch: j.db.NewBatch(), fresh: fresh}
 }
 
 func (g *group) add(a *appending) {
@@ -63,10 +58,12 @@ func (g *group) write() error {
 			return err
 		}
 	}
+	g.grown = make(map[*stream]place, len(g.appends))
 	for _, a := range g.appends {
 		if a.err = g.append(a); a.err != nil {
 			a.results = nil
 		}
+		g.j.commits.recycle(a)
 	}
 	if g.batch.Empty() {
 		return nil
