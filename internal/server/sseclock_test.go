@@ -72,7 +72,7 @@ func TestSSECredentialEnds(t *testing.T) {
 			c.open()
 			b := c.next()
 			for ; b.event != twinrail.SSEAuthExpiring; b = c.next() {
-				if b.event != twinrail.SSELive && !b.comment {
+				if b.event != twinrail.SSELive && !b.comment || time.Since(opened) > 2*life {
 					t.Fatalf("got %q before auth_expiring", b.raw)
 				}
 			}
@@ -82,7 +82,7 @@ func TestSSECredentialEnds(t *testing.T) {
 				t.Errorf("told after %v of %v", at, notice)
 			}
 			for b = c.next(); b.event != twinrail.SSEEnd; b = c.next() {
-				if b.event != twinrail.SSELive && !b.comment {
+				if b.event != twinrail.SSELive && !b.comment || time.Since(opened) > 2*life {
 					t.Fatalf("got %q before end", b.raw)
 				}
 			}
