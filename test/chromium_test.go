@@ -56,7 +56,7 @@ func TestChromiumTabsChat(t *testing.T) {
 	}
 	joined := func(opens int) {
 		t.Helper()
-		waitAll(t, "joining", followers, func(_ *follower, _, n int) bool { return n >= opens })
+		waitAll(t, "joining", followers, func(_ *follower, _ []sighting, n int) bool { return n >= opens })
 	}
 	joined(1)
 	const lines = 20
@@ -69,7 +69,7 @@ func TestChromiumTabsChat(t *testing.T) {
 		}
 		want = append(want, chat(t, b, g, tabs[i%2], i))
 		// Both have it, the other tab and the one that said it.
-		waitAll(t, want[i], followers, func(_ *follower, seen, _ int) bool { return seen == i+1 })
+		waitAll(t, want[i], followers, func(_ *follower, seen []sighting, _ int) bool { return len(seen) == i+1 })
 	}
 	for tab, f := range followers {
 		seen, _, bad := f.state()
