@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twinrail/twinrail"
 	"github.com/twinrail/twinrail/internal/auth/authtest"
@@ -245,7 +246,7 @@ func TestSSEDisabled(t *testing.T) {
 // TestSSEClientGone closes connections in several ways: the server notices
 // without having to write.
 func TestSSEClientGone(t *testing.T) {
-	r := newRig(t)
+	r := newRig(t, func(o *Options) { o.Heartbeat = time.Hour })
 	var tails []*tail
 	for range 10 {
 		c := r.tail(canvasPath)
