@@ -232,6 +232,7 @@ func TestSlowReaders(t *testing.T) {
 		t.Run(string(r.rail), func(t *testing.T) {
 			t.Parallel()
 			gate := newGate(t)
+			defer gate.open(t)
 			origin := servePages(t, gate)
 			// A busy machine may need more time than is usual between two signs of life.
 			g := startGateway(t, "--allowed-origin", origin, "--heartbeat", "1m", "--write-timeout", "2m")
