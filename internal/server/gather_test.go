@@ -63,6 +63,7 @@ type counter struct {
 	said, written atomic.Int64
 	ended         atomic.Int64
 	driving       atomic.Int32
+	during        func() // called in gather, after it has looked; may be nil
 	t             *testing.T
 }
 
@@ -72,6 +73,10 @@ func (c *counter) gather(_ context.Context, out []byte) ([]byte, next, error) {
 	}
 	defer c.driving.Add(-1)
 	n := c.said.Load() - c.written.Load()
+	if during := c.during; during != nil {
+		c.during = nil
+		during()
+	}
 	// Now and then not all at once, as when a write is full.
 	then := thenRest
 	if n > 3 {
@@ -162,6 +167,29 @@ func TestGatherOfRails(t *testing.T) {
 			t.Errorf("an answer waited %v", waited)
 		}
 	})
+}
+
+// TestLinkKickedWhileDriven has the last wake come when the rail has already
+// looked for what there is: it must look again.
+func TestLinkKickedWhileDriven(t *testing.T) {
+	for name, kick := range map[string]func(*link){"kick": (*link).kick, "kickNow": (*link).kickNow} {
+		synctest.Test(t, func(t *testing.T) {
+			e := newTestEngine(t.Context(), 5*time.Millisecond)
+			rail := &counter{t: t}
+			l := newLink(e, newWriteLog(), rail, nil)
+			rail.during = func() {
+				rail.said.Add(1)
+				kick(l)
+			}
+			l.start()
+			time.Sleep(time.Second)
+			if rail.written.Load() != 1 || l.state.Load() != atRest {
+				t.Errorf("%s: %d of 1 written, state %d", name, rail.written.Load(), l.state.Load())
+			}
+			l.close(nil)
+			e.close()
+		})
+	}
 }
 
 // TestLinkLosesNoWake kicks links from many goroutines while they are driven:
