@@ -147,6 +147,18 @@ type Event struct {
 // TimeFormat is the layout of an event's time: RFC 3339, always six digits.
 const TimeFormat = "2006-01-02T15:04:05.000000Z"
 
+// Timestamp is a time that is written like an event's.
+type Timestamp struct{ time.Time }
+
+// MarshalText returns the time in [TimeFormat], UTC.
+func (t Timestamp) MarshalText() ([]byte, error) { return []byte(t.UTC().Format(TimeFormat)), nil }
+
+// MarshalJSON returns the text as a JSON string; without it the embedded time's
+// own form would be used.
+func (t Timestamp) MarshalJSON() ([]byte, error) {
+	return []byte(t.UTC().Format(`"` + TimeFormat + `"`)), nil
+}
+
 // AppendHead appends the JSON of e up to where its position belongs, and
 // AppendTail what comes after it:
 //

@@ -59,7 +59,7 @@ type PublishResult struct {
 	Seq    uint64    `json:"seq,omitempty"`
 	Prev   *uint64   `json:"prev,omitempty"`
 	Cursor string    `json:"cursor,omitempty"`
-	Time   time.Time `json:"time"`
+	Time   Timestamp `json:"time"`
 	// Duplicate is true where the stream has seen the id before: the result is
 	// the first one's, and nothing was stored.
 	Duplicate bool `json:"duplicate,omitempty"`
@@ -70,9 +70,9 @@ type PublishResponse struct {
 	Results []PublishResult `json:"results"`
 }
 
-// HistoryPage answers GET /v1/history. Next is the cursor to ask on from, equal
-// to Head once all is read; Oldest is the cursor before the oldest event that is
-// retained.
+// HistoryPage answers GET /v1/history. Next is the cursor to ask on from; once
+// all is read it is equal to Head, or past it where events came in meanwhile.
+// Oldest is the cursor before the oldest event that is retained.
 type HistoryPage struct {
 	Events []json.RawMessage `json:"events"`
 	Next   string            `json:"next"`

@@ -1,8 +1,10 @@
 package server
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"unicode/utf8"
 
@@ -53,12 +55,16 @@ type joinBody struct {
 // error has the given code, and as field where in b it is.
 //
 // Strings are UTF-8. The escape of half a surrogate pair is let through, since
-// JSON allows it and JavaScript makes it.
+// JSON allows it and JavaScript makes it, and so are names that occur twice within
+// an event's data.
 func decode(b []byte, v any, code twinrail.Code) error {
 	if !utf8.Valid(b) {
 		return twinrail.Errorf(code, "", "not UTF-8")
 	}
-	err := json.Unmarshal(b, v, json.RejectUnknownMembers(true), jsontext.AllowInvalidUTF8(true))
+	err := json.Unmarshal(b, v, json.RejectUnknownMembers(true), lenient)
+	if err == nil {
+		err = checkNames(b)
+	}
 	if err == nil {
 		return nil
 	}
@@ -75,6 +81,56 @@ func decode(b []byte, v any, code twinrail.Code) error {
 		return twinrail.Errorf(code, field(syntactic.JSONPointer), "not JSON, at byte %d", syntactic.ByteOffset)
 	}
 	return twinrail.Errorf(code, "", "not JSON")
+}
+
+// lenient lets through what JSON allows and the data of an event may hold: the
+// escape of half a surrogate pair, and a name that is given twice.
+var lenient = json.JoinOptions(jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true))
+
+// checkNames refuses a name that is given twice anywhere but in the data of an
+// event, which is the publisher's own. Of b it is known that it is JSON.
+func checkNames(b []byte) error {
+	dec := jsontext.NewDecoder(bytes.NewReader(b), lenient)
+	var names []map[string]bool // of the objects that are open; nil for an array
+	for {
+		token, err := dec.ReadToken()
+		switch {
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return err
+		}
+		switch token.Kind() {
+		case '{':
+			names = append(names, make(map[string]bool))
+		case '[':
+			names = append(names, nil)
+		case '}', ']':
+			names = names[:len(names)-1]
+		case '"':
+			kind, members := dec.StackIndex(dec.StackDepth())
+			if kind != '{' || members%2 == 0 {
+				continue // a value
+			}
+			name := token.String()
+			open := names[len(names)-1]
+			if open[name] {
+				return &jsontext.SyntacticError{JSONPointer: dec.StackPointer(), Err: jsontext.ErrDuplicateName}
+			}
+			open[name] = true
+			if name == "data" && isEvent(dec.StackPointer()) {
+				if err := dec.SkipValue(); err != nil {
+					return err
+				}
+			}
+		}
+	}
+}
+
+// isEvent reports whether p, the pointer to a member, is one of an event:
+// /events/3/data.
+func isEvent(p jsontext.Pointer) bool {
+	return strings.HasPrefix(string(p), "/events/") && strings.Count(string(p), "/") == 3
 }
 
 // field writes a JSON pointer as a field: /events/3/type as events[3].type.
@@ -100,7 +156,7 @@ func artifactKind(data []byte) bool {
 	var a struct {
 		Kind string `json:"kind"`
 	}
-	if err := json.Unmarshal(data, &a, jsontext.AllowInvalidUTF8(true)); err != nil {
+	if err := json.Unmarshal(data, &a, lenient); err != nil {
 		return false
 	}
 	return a.Kind == twinrail.ArtifactPreview || a.Kind == twinrail.ArtifactReplay || a.Kind == twinrail.ArtifactAudit

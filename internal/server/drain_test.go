@@ -9,8 +9,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/gobwas/ws"
-
 	"github.com/twinrail/twinrail"
 )
 
@@ -210,7 +208,7 @@ func TestCloseUnderTraffic(t *testing.T) {
 		for _, p := range peers {
 			_ = p.nc.SetDeadline(time.Now().Add(patience))
 			for {
-				if _, err := ws.ReadFrame(p.br); err != nil {
+				if _, err := readServerFrame(p.br); err != nil {
 					if isTimeout(err) {
 						t.Fatal("a connection is open after Close")
 					}

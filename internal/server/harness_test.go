@@ -79,7 +79,7 @@ func startRig(t *testing.T, w watcher, ln net.Listener, dial func() (net.Conn, e
 	r := &rig{t: t, issuer: issuer, server: newServer(o, w), token: issuer.Token(), dial: dial}
 	r.web = &http.Client{Timeout: patience, Transport: &http.Transport{
 		DisableKeepAlives: true,
-		Dial:              func(string, string) (net.Conn, error) { return dial() },
+		DialContext:       func(context.Context, string, string) (net.Conn, error) { return dial() },
 	}}
 	web := &http.Server{Handler: r.server.Handler()}
 	var served sync.WaitGroup
@@ -340,22 +340,17 @@ type heldJournal struct {
 
 // gate lets all pass until it is shut.
 type gate struct {
-	mu     sync.Mutex
-	shut   chan struct{} // nil while open
-	inside int
+	mu   sync.Mutex
+	shut chan struct{} // nil while open
 }
 
 func (g *gate) pass() {
 	g.mu.Lock()
 	shut := g.shut
-	g.inside++
 	g.mu.Unlock()
 	if shut != nil {
 		<-shut
 	}
-	g.mu.Lock()
-	g.inside--
-	g.mu.Unlock()
 }
 
 // close shuts the gate until the returned function is called.
@@ -370,13 +365,6 @@ func (g *gate) close() (open func()) {
 		g.mu.Unlock()
 		close(shut)
 	})
-}
-
-// waiting returns how many wait at the gate.
-func (g *gate) waiting() int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.inside
 }
 
 func newHeldJournal() *heldJournal {

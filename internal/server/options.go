@@ -25,7 +25,7 @@ type Options struct {
 	DisableWS  bool
 
 	// Heartbeat is how often the server pings a WebSocket, and how often it
-	// writes a comment into a quiet SSE stream (±10 %). Default 15 s.
+	// writes a comment into an SSE stream (±10 %). Default 15 s.
 	Heartbeat time.Duration
 	// Gather is how long a connection that was just written to is left alone,
 	// so that what comes meanwhile goes out in one write. Default 5 ms; negative

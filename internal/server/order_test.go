@@ -234,7 +234,9 @@ func TestRequestBodyIsRefused(t *testing.T) {
 		"unknown key":     {body: `{"events":[{"channel":"commit","type":"t","routing":{"panel":"x"},"data":1}]}`, code: twinrail.CodeBadRequest, field: "events[0].routing.panel"},
 		"misspelled case": {body: `{"events":[{"channel":"commit","Type":"t","data":1}]}`, code: twinrail.CodeBadRequest, field: "events[0].Type"},
 		"given twice":     {body: `{"events":[{"channel":"commit","type":"t","type":"u","data":1}]}`, code: twinrail.CodeBadRequest, field: "events[0].type"},
-		"twice in data":   {body: event(`{"a":1,"a":2}`), code: twinrail.CodeBadRequest, field: "events[0].data.a"},
+		"key twice":       {body: `{"events":[{"channel":"commit","type":"t","routing":{"panel_id":"x","panel_id":"y"},"data":1}]}`, code: twinrail.CodeBadRequest, field: "events[0].routing.panel_id"},
+		"data twice":      {body: `{"events":[{"channel":"commit","type":"t","data":{"a":1,"a":2},"data":1}]}`, code: twinrail.CodeBadRequest, field: "events[0].data"},
+		"second event":    {body: `{"events":[` + commit(1) + `,{"channel":"commit","data":{"events":[{"data":1}]},"to":["a"],"to":["b"]}]}`, code: twinrail.CodeBadRequest, field: "events[1].to"},
 		"wrong type":      {body: `{"events":[{"channel":"commit","type":7,"data":1}]}`, code: twinrail.CodeBadRequest, field: "events[0].type"},
 		"negative seq":    {body: `{"expected_seq":-1,"events":[` + commit(1) + `]}`, code: twinrail.CodeBadRequest, field: "expected_seq"},
 	} {

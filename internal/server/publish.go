@@ -102,7 +102,7 @@ func (s *Server) results(records []journal.Record, stored []journal.Result) []tw
 	for i, at := range stored {
 		results[i] = twinrail.PublishResult{
 			ID: records[i].ID, Seq: at.Seq, Prev: &stored[i].Prev, Cursor: at.Cursor.String(),
-			Time: at.Time, Duplicate: at.Duplicate,
+			Time: twinrail.Timestamp{Time: at.Time}, Duplicate: at.Duplicate,
 		}
 		if at.Duplicate {
 			s.metrics.duplicates.Inc()
@@ -157,10 +157,10 @@ func (s *Server) checkEvent(in *incoming, rail twinrail.Rail) error {
 	switch ch := in.Channel; {
 	case !ch.Valid() || ch == twinrail.Presence:
 		return bad("channel", "must be commit, artifact, chat or tool")
-	case rail != "" && ch.Rail() != rail:
-		return twinrail.Errorf(twinrail.CodeWrongRail, "channel", "%s is published over HTTP", ch)
 	case !ch.Journaled():
 		return bad("channel", "this server carries no gestures")
+	case rail != "" && ch.Rail() != rail:
+		return twinrail.Errorf(twinrail.CodeWrongRail, "channel", "%s is published over HTTP", ch)
 	}
 	switch {
 	case in.V != nil && *in.V != twinrail.Version:

@@ -114,7 +114,7 @@ func TestDuplicates(t *testing.T) {
 	}
 	first := r.publish(event("c1", "a", "1"))[0]
 	again := r.publish(event("c1", "b", "2"), event("c1", "a", "1"))
-	if again[0].Duplicate || !again[1].Duplicate || again[1].Seq != first.Seq || again[1].Cursor != first.Cursor || !again[1].Time.Equal(first.Time) {
+	if again[0].Duplicate || !again[1].Duplicate || again[1].Seq != first.Seq || again[1].Cursor != first.Cursor || !again[1].Time.Equal(first.Time.Time) {
 		t.Errorf("first %+v, again %+v", first, again)
 	}
 	resp := r.post(`{"events":[` + event("c1", "c", "3") + `,` + event("c1", "a", "4") + `]}`)

@@ -175,11 +175,14 @@ func (c *sseConn) begin(sub *hub.Sub, start hub.Start) {
 		open.Reason = start.Reset.Reason
 	}
 	b := appendRetry(nil, 2*time.Second+rand.N(3*time.Second))
-	// With an id, a client that is cut off before its first event comes back to
-	// where it was.
-	b = appendSSE(appendSSEID(b, start.Cursor), twinrail.SSEOpen, open)
 	if start.Reset != nil {
-		b = c.appendReset(b, start.Reset)
+		// No id before the reset: a client that is cut off between the two would
+		// come back to the head, and never learn what it has missed.
+		b = c.appendReset(appendSSE(b, twinrail.SSEOpen, open), start.Reset)
+	} else {
+		// With an id, a client that is cut off before its first event comes back
+		// to where it was.
+		b = appendSSE(appendSSEID(b, start.Cursor), twinrail.SSEOpen, open)
 	}
 	c.sub, c.pending, c.told = sub, b, start.Cursor
 	c.server.metrics.subs.Inc()
@@ -455,6 +458,8 @@ func (c *sseConn) writeHTTP2(w http.ResponseWriter, rc *http.ResponseController,
 	}
 	switch {
 	case err == nil:
+		// Over HTTP/2 a deadline that passes ends a stream at rest, too.
+		_ = rc.SetWriteDeadline(time.Time{})
 		return nil
 	case time.Now().Before(deadline):
 		return errPeerGone

@@ -140,7 +140,12 @@ func (c *tail) open() twinrail.Open {
 		c.t.Fatalf("begins with %q, want retry", b.raw)
 	}
 	var o twinrail.Open
-	unmarshal(c.t, []byte(c.want(twinrail.SSEOpen).data), &o)
+	b := c.want(twinrail.SSEOpen)
+	unmarshal(c.t, []byte(b.data), &o)
+	// Where a reset follows, only that may move the client on.
+	if want := o.Cursor; o.Reason == "" && b.id != want || o.Reason != "" && b.id != "" {
+		c.t.Fatalf("open with id %q: %s", b.id, b.data)
+	}
 	return o
 }
 

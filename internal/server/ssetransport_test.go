@@ -197,6 +197,22 @@ func TestSSEOutlivesItsBacklog(t *testing.T) {
 	}
 }
 
+// TestHTTP2Quiet has a stream at rest for longer than one write may take.
+func TestHTTP2Quiet(t *testing.T) {
+	r := newRig(t, func(o *Options) { o.WriteTimeout, o.Heartbeat = 100*time.Millisecond, 200*time.Millisecond })
+	addr, config := r.secure()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	c := r.tail2(ctx, addr, config("h2"), canvasPath)
+	c.open()
+	c.toLive()
+	for range 3 {
+		if b := c.next(); !b.comment {
+			t.Fatalf("got %q, want a comment", b.raw)
+		}
+	}
+}
+
 // TestHTTP2ClientGone cancels streams while events rush to them: none of that is
 // our fault.
 func TestHTTP2ClientGone(t *testing.T) {

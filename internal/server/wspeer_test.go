@@ -95,11 +95,25 @@ func (p *peer) say(format string, args ...any) {
 	p.write(text(fmt.Sprintf(format, args...)))
 }
 
+// readServerFrame reads a frame of at most 16 MiB.
+func readServerFrame(r io.Reader) (ws.Frame, error) {
+	h, err := ws.ReadHeader(r)
+	if err != nil {
+		return ws.Frame{}, err
+	}
+	if h.Length > 16<<20 {
+		return ws.Frame{}, fmt.Errorf("a frame of %d bytes", h.Length)
+	}
+	f := ws.Frame{Header: h, Payload: make([]byte, h.Length)}
+	_, err = io.ReadFull(r, f.Payload)
+	return f, err
+}
+
 // raw returns the next frame.
 func (p *peer) raw() ws.Frame {
 	p.t.Helper()
 	_ = p.nc.SetDeadline(time.Now().Add(patience))
-	f, err := ws.ReadFrame(p.br)
+	f, err := readServerFrame(p.br)
 	if err != nil {
 		p.t.Fatalf("read a frame: %v", err)
 	}
