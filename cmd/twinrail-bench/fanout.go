@@ -18,6 +18,7 @@ type load struct {
 	count  int
 	size   int // bytes of data
 	gather time.Duration
+	within bool // the server's own process publishes, as the bare program's does
 }
 
 // outcome is what a run came to.
@@ -72,19 +73,21 @@ func compare(l load, rounds int) error {
 
 // latency compares the time to deliver at a modest rate.
 func latency(args []string) error {
-	l := load{rate: 50, count: 250, size: 200}
+	l := load{rate: 50, count: 250, size: 200, within: true}
 	var rounds int
 	parse("latency", args, func(fs *flag.FlagSet) {
 		fs.IntVar(&l.conns, "n", 1000, "subscribers")
 		fs.IntVar(&rounds, "rounds", 5, "runs of each, in turn; medians are printed")
 	})
 	for _, l.rail = range []twinrail.Rail{twinrail.RailSSE, twinrail.RailWS} {
-		var ours, theirs []float64
+		var ours, single, theirs []float64
 		for range rounds {
 			for _, v := range []struct {
-				into *[]float64
-				bare bool
-			}{{&ours, false}, {&theirs, true}} {
+				into   *[]float64
+				bare   bool
+				gather time.Duration
+			}{{&ours, false, 0}, {&single, false, -1}, {&theirs, true, 0}} {
+				l.gather = v.gather
 				o, err := l.run(v.bare)
 				if err != nil {
 					return err
@@ -92,8 +95,8 @@ func latency(args []string) error {
 				*v.into = append(*v.into, o.p50)
 			}
 		}
-		fmt.Printf("%s, %d subscribers, %d messages/s: p50 %.0f us, %.2f of the bare program's %.0f us\n",
-			l.rail, l.conns, l.rate, median(ours), median(ours)/median(theirs), median(theirs))
+		fmt.Printf("%s, %d subscribers, %d messages/s: p50 %.0f us, %.2f of the bare program's, %.2f of the server's without gathering\n",
+			l.rail, l.conns, l.rate, median(ours), median(ours)/median(theirs), median(ours)/median(single))
 	}
 	return nil
 }
@@ -154,6 +157,14 @@ func (l load) sender(bare bool) (*child, target, error) {
 func (l load) send(sender *child, t target, bare bool) error {
 	if bare {
 		_, err := sender.ask("send %d %d %d %s %s", l.count, l.rate, l.size, l.rail, l.gather)
+		return err
+	}
+	channel := twinrail.Commit
+	if l.rail == twinrail.RailWS {
+		channel = twinrail.Chat
+	}
+	if l.within {
+		_, err := sender.ask("pace %s s1 %d %d %d", channel, l.count, l.size, l.rate)
 		return err
 	}
 	client := &http.Client{}

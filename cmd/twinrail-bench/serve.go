@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -61,8 +60,11 @@ func childServe(args []string) error {
 	fmt.Println(listener.Addr(), token)
 	p := &publisher{journal: j, verifier: v, token: token}
 	return serveLines(func(fields []string) (string, error) {
-		if fields[0] == "fill" {
+		switch fields[0] {
+		case "fill":
 			return p.fill(fields[1:])
+		case "pace":
+			return p.pace(fields[1:])
 		}
 		return own(fields)
 	})
@@ -98,7 +100,7 @@ func (p *publisher) fill(args []string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	data := []byte(`"` + strings.Repeat("x", size) + `"`)
+	data := benchData(size)
 	var before, last twinrail.Cursor
 	for done := 0; done < count; {
 		batch := make([]journal.Record, min(1000, count-done))
@@ -115,6 +117,34 @@ func (p *publisher) fill(args []string) (string, error) {
 		done += len(batch)
 	}
 	return before.String(), nil
+}
+
+// pace appends one event after the other: channel, canvas or thread, how many,
+// bytes of data each, how many a second.
+func (p *publisher) pace(args []string) (string, error) {
+	channel, id := twinrail.Channel(args[0]), args[1]
+	var values [3]int
+	for i := range values {
+		v, err := strconv.Atoi(args[2+i])
+		if err != nil {
+			return "", err
+		}
+		values[i] = v
+	}
+	count, size, rate := values[0], values[1], values[2]
+	w, err := p.writer(channel, id)
+	if err != nil {
+		return "", err
+	}
+	started := time.Now()
+	for i := range count {
+		time.Sleep(time.Until(started.Add(time.Duration(i) * time.Second / time.Duration(rate))))
+		e := twinrail.Event{ID: uuid.NewString(), Type: "bench", Time: time.Now(), Data: benchData(size)}
+		if _, err := p.journal.Append(ctx, []journal.Record{journal.NewRecord(w, e)}, journal.Expect{}); err != nil {
+			return "", err
+		}
+	}
+	return "ok", nil
 }
 
 func (p *publisher) writer(channel twinrail.Channel, id string) (auth.Writer, error) {

@@ -86,13 +86,17 @@ var (
 // which tells all it wants without parsing.
 func (s *sink) read(nc net.Conn, br *bufio.Reader) {
 	defer nc.Close()
-	buf := make([]byte, 0, 256<<10)
+	buf, err := br.Peek(br.Buffered())
+	if err != nil {
+		return
+	}
+	buf = append(make([]byte, 0, 64<<10), buf...)
 	var last uint64
 	for {
 		if len(buf) == cap(buf) {
 			return // no event is that large
 		}
-		n, err := br.Read(buf[len(buf):cap(buf)])
+		n, err := nc.Read(buf[len(buf):cap(buf)])
 		if err != nil {
 			return
 		}
@@ -122,11 +126,8 @@ func (s *sink) count(b []byte, last *uint64) (used int) {
 		}
 		*last = seq
 		at += j + len(timeMark)
-		sent, err := time.Parse(twinrail.TimeFormat, string(b[at:at+len(twinrail.TimeFormat)]))
-		if err == nil && seq%sampled == 0 {
-			s.mu.Lock()
-			s.delays = append(s.delays, float64(now.Sub(sent).Microseconds()))
-			s.mu.Unlock()
+		if seq%sampled == 0 {
+			s.sample(now, b[at:at+len(twinrail.TimeFormat)])
 		}
 		s.got.Add(1)
 		used = at + len(twinrail.TimeFormat)
@@ -134,7 +135,18 @@ func (s *sink) count(b []byte, last *uint64) (used int) {
 }
 
 // sampled is of how many events one's delay is kept.
-const sampled = 4
+const sampled = 8
+
+func (s *sink) sample(now time.Time, text []byte) {
+	sent, err := time.Parse(twinrail.TimeFormat, string(text))
+	if err != nil {
+		s.wrong.Add(1)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.delays = append(s.delays, float64(now.Sub(sent).Microseconds()))
+}
 
 func (s *sink) wait(count string) (string, error) {
 	want, err := strconv.ParseInt(count, 10, 64)
