@@ -144,7 +144,9 @@ func (j *Journal) enqueue(ctx context.Context, key string, a *appending) error {
 		return err
 	}
 	a.stream = s
-	a.lookup, err = j.lookUp(s, a.ids)
+	if err = j.loadTail(s); err == nil {
+		a.lookup, err = j.lookUp(s, a.ids)
+	}
 	j.end()
 	if err != nil {
 		j.streams.unpin(s)

@@ -14,3 +14,6 @@ func PebbleOptions() *pebble.Options {
 
 // MaxRecent is maxRecent.
 const MaxRecent = maxRecent
+
+// Unindexed is unindexed.
+const Unindexed = unindexed

@@ -186,17 +186,13 @@ func (g *group) known(a *appending, i int) (k known, ok bool, err error) {
 }
 
 func (g *group) stored(s *stream, id idHash) (known, bool, error) {
-	g.key = indexKey(g.key[:0], s.key, id)
-	value, err := get(g.j.db, g.key)
-	if err != nil || value == nil {
-		return known{}, false, err
-	}
-	seq, err := parseSeq(value)
-	if err != nil {
+	seq, err := g.find(s, id)
+	if err != nil || seq == 0 {
 		return known{}, false, err
 	}
 	g.key = eventKey(g.key[:0], s.key, seq)
-	if value, err = get(g.j.db, g.key); err != nil {
+	value, err := get(g.j.db, g.key)
+	if err != nil {
 		return known{}, false, err
 	}
 	rec, at, err := parseEvent(value, seq)
@@ -204,6 +200,19 @@ func (g *group) stored(s *stream, id idHash) (known, bool, error) {
 		return known{}, false, err
 	}
 	return known{s.result(&rec, at), rec.Digest}, true, nil
+}
+
+// find returns the seq of the latest record in the database with the ID, or 0.
+func (g *group) find(s *stream, id idHash) (uint64, error) {
+	if seq := s.inTail(id); seq != 0 {
+		return seq, nil
+	}
+	g.key = indexKey(g.key[:0], s.key, id)
+	value, err := get(g.j.db, g.key)
+	if err != nil || value == nil {
+		return 0, err
+	}
+	return parseSeq(value)
 }
 
 // result says that rec stands at p.
@@ -219,9 +228,11 @@ func (g *group) put(a *appending, i int) {
 	setBytes(event, s.next.bytes)
 	g.key = eventKey(g.key[:0], s.key, s.next.seq)
 	g.batch.Set(g.key, event, nil)
-	binary.BigEndian.PutUint64(g.seq[:], s.next.seq)
-	g.key = indexKey(g.key[:0], s.key, a.ids[i])
-	g.batch.Set(g.key, g.seq[:], nil)
+	if id, seq := s.extendTail(a.ids[i]); seq > s.floor.seq {
+		binary.BigEndian.PutUint64(g.seq[:], seq)
+		g.key = indexKey(g.key[:0], s.key, id)
+		g.batch.Set(g.key, g.seq[:], nil)
+	}
 	a.results[i] = s.result(rec, s.next)
 	g.fresh[streamID{s, a.ids[i]}] = freshID{a, i}
 	s.remember(a.ids[i])
@@ -249,6 +260,9 @@ func (g *group) trim(t *trimming) error {
 // forget deletes the index entry of a trimmed event, unless it has become that
 // of a later one, which takes a dedupe window shorter than the retention.
 func (g *group) forget(s *stream, trimmed trimmedID) error {
+	if trimmed.seq > indexed(s.next.seq) {
+		return nil // it has none
+	}
 	g.key = indexKey(g.key[:0], s.key, trimmed.id)
 	if g.j.options.DedupeWindow > 0 {
 		value, err := get(g.j.db, g.key)

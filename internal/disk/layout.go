@@ -21,6 +21,9 @@ import (
 //	m stream             the floor: seq, check, bytes appended so far (8 each)
 //	x ...                not used; for what else may be stored beside the log
 //
+// The index has all events but the last unindexed of each stream: theirs are in
+// memory where they are needed, and most streams are no longer than that.
+//
 // Seqs are dense. The floor is the place of the last record that was trimmed; a
 // stream of which nothing was trimmed has none.
 const (
@@ -34,6 +37,14 @@ const (
 var identityKey = []byte{'l'}
 
 const seqBytes = 8
+
+// unindexed is how many events it takes after an event until that is in the
+// index. It is part of the layout.
+const unindexed = 256
+
+// indexed returns up to which seq the index has the events of a stream that ends
+// at last.
+func indexed(last uint64) uint64 { return last - min(last, unindexed) }
 
 func eventKey(dst []byte, stream string, seq uint64) []byte {
 	return binary.BigEndian.AppendUint64(append(append(dst, prefixEvent), stream...), seq)

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"encoding/binary"
+	"fmt"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -52,11 +53,94 @@ func (r *recentIDs) extend(ids map[uint32]struct{}, since uint64) {
 	r.old, r.since = ids, since
 }
 
+// loadTail reads the ids that are not in the index. It comes before the first
+// append to a stream since that was loaded, so that nothing is added meanwhile.
+func (j *Journal) loadTail(s *stream) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.tailed {
+		return nil
+	}
+	from := max(s.floor.seq, indexed(s.last.seq))
+	ids, err := j.idsAfter(s, from)
+	if err != nil {
+		return err
+	}
+	s.tail, s.tailed = ids, true
+	s.recent = newRecentIDs(from)
+	for i, id := range ids {
+		s.recent.add(id, from+uint64(i)+1)
+	}
+	s.since = s.recent.since
+	return nil
+}
+
+// idsAfter returns the ids of the durable records after seq.
+func (j *Journal) idsAfter(s *stream, seq uint64) (ids []idHash, err error) {
+	if seq == s.last.seq {
+		return nil, nil
+	}
+	iter, err := j.db.NewIter(&pebble.IterOptions{
+		LowerBound: eventKey(nil, s.key, seq+1), UpperBound: eventKey(nil, s.key, s.last.seq+1),
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if closed := iter.Close(); err == nil {
+			err = closed
+		}
+	}()
+	for ok := iter.First(); ok; ok = iter.Next() {
+		seq++
+		rec, _, err := parseEvent(iter.Value(), seq)
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, hashID(rec.ID))
+	}
+	if err := iter.Error(); err != nil {
+		return nil, err
+	}
+	if seq != s.last.seq {
+		return nil, fmt.Errorf("%w: events are missing", ErrDamaged)
+	}
+	return ids, nil
+}
+
+// extendTail adds the ID of the record at s.next. It returns the ID, and the seq,
+// of the record that is due for the index by that, or seq 0. Only the committer
+// calls it, and inTail.
+func (s *stream) extendTail(id idHash) (due idHash, seq uint64) {
+	if len(s.tail) == 2*unindexed {
+		s.tail = append(s.tail[:0], s.tail[unindexed:]...)
+	}
+	s.tail = append(s.tail, id)
+	if len(s.tail) <= unindexed {
+		return idHash{}, 0
+	}
+	return s.tail[len(s.tail)-1-unindexed], s.next.seq - unindexed
+}
+
+// inTail returns the seq of the last record of the ID in the tail that is not
+// trimmed, or 0.
+func (s *stream) inTail(id idHash) uint64 {
+	for i := len(s.tail) - 1; i >= 0; i-- {
+		if s.tail[i] == id {
+			if seq := s.next.seq - uint64(len(s.tail)-1-i); seq > s.floor.seq {
+				return seq
+			}
+			return 0
+		}
+	}
+	return 0
+}
+
 // lookup is what an append found in the index before it was queued: that is done
 // side by side, while the committer writes and syncs others. The zero value is
 // for a stream whose recent ids were all.
 type lookup struct {
-	asOf  uint64              // where the stream ended before
+	asOf  uint64              // up to which seq the index was whole before
 	found []bool              // for each of the ids, whether it may be in the index
 	all   map[uint32]struct{} // all that are in the index, or nil
 }
@@ -70,7 +154,7 @@ func (j *Journal) lookUp(s *stream, ids []idHash) (l lookup, err error) {
 	if since <= floor {
 		return lookup{}, nil
 	}
-	l.asOf = last
+	l.asOf = indexed(last)
 	l.found = make([]bool, len(ids))
 	if last-floor <= maxRecent {
 		if l.all, err = j.allIDs(s); err != nil {

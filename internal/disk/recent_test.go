@@ -1,10 +1,13 @@
 package disk_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"golang.org/x/sync/errgroup"
+	"pgregory.net/rapid"
 
 	"github.com/twinrail/twinrail/internal/disk"
 	"github.com/twinrail/twinrail/internal/journal"
@@ -14,7 +17,8 @@ import (
 // Ids are known however long ago their events were, whether they are still in
 // memory or not, in a stream that grew and in one that was opened again.
 func TestKnownIDs(t *testing.T) {
-	for _, size := range []int{disk.MaxRecent / 2, disk.MaxRecent, disk.MaxRecent + 1, 5 * disk.MaxRecent / 2} {
+	for _, size := range []int{
+		disk.Unindexed - 1, disk.Unindexed, disk.Unindexed + 1, 2 * disk.Unindexed, 2*disk.Unindexed + 1, disk.MaxRecent / 2, disk.MaxRecent, disk.MaxRecent + 1, 5 * disk.MaxRecent / 2} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			dir, s := t.TempDir(), journaltest.NewStream(t, "c1")
 			j := mustOpen(t, dir, disk.Options{})
@@ -89,4 +93,70 @@ func wantOnce(t *testing.T, j journal.Journal, s journaltest.Stream, id string) 
 	if fresh != 1 {
 		t.Errorf("%d appends say that they stored the event", fresh)
 	}
+}
+
+// Whatever is appended, trimmed and opened again: the ids of events that are
+// retained are known, and those of events that are gone are not.
+func TestKnownIDsTrimmed(t *testing.T) {
+	s := journaltest.NewStream(t, "c1")
+	rapid.Check(t, func(t *rapid.T) {
+		options := disk.Options{FS: vfs.NewMem(), Retention: journal.Retention{Count: 400}}
+		open := func() *disk.Journal {
+			j, err := disk.Open("journal", options)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return j
+		}
+		j := open()
+		defer func() { _ = j.Close() }()
+		publish := func(ids ...string) []journal.Result {
+			recs := make([]journal.Record, len(ids))
+			for i, id := range ids {
+				recs[i] = s.Record(id, "d")
+			}
+			results, err := j.Append(context.Background(), recs, journal.Expect{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return results
+		}
+		oldest := func() uint64 {
+			b, err := j.Bounds(context.Background(), s.Reader)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return b.Oldest.Seq
+		}
+		seqs := make(map[string]uint64)
+		var all []string
+		for range rapid.IntRange(2, 12).Draw(t, "steps") {
+			fresh := make([]string, rapid.SampledFrom([]int{1, 3, 255, 256, 257, 500}).Draw(t, "fresh"))
+			for i := range fresh {
+				fresh[i] = fmt.Sprint("e", len(all)+i)
+			}
+			for i, r := range publish(fresh...) {
+				seqs[fresh[i]] = r.Seq
+			}
+			all = append(all, fresh...)
+			if rapid.Bool().Draw(t, "opened again") {
+				if err := j.Close(); err != nil {
+					t.Fatal(err)
+				}
+				j = open()
+			}
+			for range 5 {
+				id := rapid.SampledFrom(all).Draw(t, "again")
+				before := oldest()
+				r := publish(id)[0]
+				switch first := seqs[id]; {
+				case first > oldest() && (!r.Duplicate || r.Seq != first):
+					t.Fatalf("%s stands at %d, and again: %+v", id, first, r)
+				case first <= before && r.Duplicate:
+					t.Fatalf("%s was trimmed, and is known: %+v", id, r)
+				}
+				seqs[id] = r.Seq
+			}
+		}
+	})
 }

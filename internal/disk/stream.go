@@ -22,9 +22,11 @@ type stream struct {
 	// Owned by the committer once loaded.
 	next   place // the last record that was given a place, durable or not
 	recent recentIDs
+	tail   []idHash // the ids of the last records: of those that the index has not, at least
 
 	mu     sync.Mutex
 	loaded bool
+	tailed bool   // tail is loaded
 	floor  place  // the last record that was trimmed
 	last   place  // the last record that is durable
 	since  uint64 // recent.since, for others than the committer
