@@ -51,7 +51,7 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) error {
 	_ = nc.SetDeadline(time.Time{}) // net/http's own
 	c := &wsConn{
 		server: s, auth: ac, id: newID("c_"), session: newID("s_"),
-		expires: ac.Principal().ExpiresAt(), joins: make(map[string]*join),
+		expires: ac.Principal().ExpiresAt(),
 	}
 	early, _ := brw.Reader.Peek(brw.Reader.Buffered()) // cannot fail: it is there
 	c.link = newLink(s.engine, nc, c, append([]byte(nil), early...))
@@ -120,8 +120,8 @@ type wsConn struct {
 	fragmented bool
 
 	mu      sync.Mutex
-	out     []byte // frames to be written before any event
-	joins   map[string]*join
+	out     []byte  // frames to be written before any event
+	joins   []*join // few, mostly one
 	ready   []*join // that may have something to deliver
 	pinging bool
 	owing   bool // a publish is under way
@@ -331,8 +331,8 @@ func (c *wsConn) cursors() map[string]string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	at := make(map[string]string, len(c.joins))
-	for name, j := range c.joins {
-		at[name] = j.sub.Cursor().String()
+	for _, j := range c.joins {
+		at[j.name] = j.sub.Cursor().String()
 	}
 	return at
 }

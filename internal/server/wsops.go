@@ -1,6 +1,8 @@
 package server
 
 import (
+	"slices"
+
 	"github.com/twinrail/twinrail"
 	"github.com/twinrail/twinrail/internal/auth"
 	"github.com/twinrail/twinrail/internal/hub"
@@ -134,13 +136,19 @@ func (c *wsConn) join(f *clientFrame) error {
 func (c *wsConn) mayJoin(name string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, taken := c.joins[name]; taken {
+	if c.joinAt(name) >= 0 {
 		return twinrail.Errorf(twinrail.CodeBadRequest, "sub", "is in use on this connection")
 	}
 	if limit := c.server.opts.MaxJoins; len(c.joins) >= limit {
 		return twinrail.Errorf(twinrail.CodeLimitExceeded, "joins", "a connection holds at most %d", limit)
 	}
 	return nil
+}
+
+// joinAt returns where the join of that name is in joins, or -1. It is called with
+// mu held.
+func (c *wsConn) joinAt(name string) int {
+	return slices.IndexFunc(c.joins, func(j *join) bool { return j.name == name })
 }
 
 // joinReader authorizes what a join asks to read. Without channels it is what
@@ -181,7 +189,7 @@ func (c *wsConn) addJoin(j *join, ref string, start hub.Start) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.joins == nil { // the link has ended
+	if c.link.ended.Load() {
 		j.sub.Close()
 		return
 	}
@@ -189,7 +197,7 @@ func (c *wsConn) addJoin(j *join, ref string, start hub.Start) {
 	if start.Reset != nil {
 		c.out = c.appendReset(c.out, j.name, start.Reset)
 	}
-	c.joins[j.name] = j
+	c.joins = append(c.joins, j)
 	c.markReady(j)
 	c.server.metrics.subs.Inc()
 }
@@ -198,11 +206,12 @@ func (c *wsConn) addJoin(j *join, ref string, start hub.Start) {
 func (c *wsConn) leave(f *clientFrame) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	j := c.joins[f.Sub]
-	if j == nil {
+	i := c.joinAt(f.Sub)
+	if i < 0 {
 		return twinrail.Errorf(twinrail.CodeBadRequest, "sub", "is not in use on this connection")
 	}
-	delete(c.joins, f.Sub)
+	j := c.joins[i]
+	c.joins = slices.Delete(c.joins, i, i+1)
 	j.left = true
 	j.sub.Close()
 	c.server.metrics.subs.Dec()
