@@ -137,10 +137,11 @@ var (
 	ErrClosed       = errors.New("journal: closed")
 	ErrUnavailable  = errors.New("journal: stopped after a failed write")
 	ErrBatch        = errors.New("journal: a batch holds at least one record, all of one stream")
-	ErrUnauthorized = errors.New("journal: the reader came from no authorization")
+	ErrUnauthorized = errors.New("journal: the reader or the record came from no authorization")
 )
 
-// Batch returns the key of the stream that all of recs belong to, or ErrBatch.
+// Batch returns the key of the stream that all of recs belong to, or ErrBatch; and
+// ErrUnauthorized where one of them was not made by [NewRecord] for that stream.
 func Batch(recs []Record) (key string, err error) {
 	if len(recs) == 0 || recs[0].Owner == "" {
 		return "", ErrBatch
@@ -148,6 +149,9 @@ func Batch(recs []Record) (key string, err error) {
 	for i := range recs {
 		if recs[i].Owner != recs[0].Owner {
 			return "", ErrBatch
+		}
+		if recs[i].authorized != recs[i].Owner {
+			return "", ErrUnauthorized
 		}
 	}
 	return recs[0].Owner, nil

@@ -176,6 +176,7 @@ func (s *memoryStream) find(seq uint64) (int, bool) {
 
 func (s *memoryStream) push(rec Record, stride uint64) Result {
 	seq := s.head.Seq + stride
+	rec.authorized = "" // as if it had been read back
 	e := Entry{
 		Record: rec,
 		Prev:   s.head.Seq,

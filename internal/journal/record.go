@@ -31,6 +31,10 @@ type Record struct {
 	// Head and Tail are as in [twinrail.Event.AppendHead].
 	Head []byte
 	Tail []byte
+
+	// authorized is the key of the Writer that the record was made with, "" for
+	// one that was read back. Append takes a record only where it is the Owner.
+	authorized string
 }
 
 // NewRecord makes the record of the event that w was authorized for. Of e it
@@ -39,15 +43,16 @@ func NewRecord(w auth.Writer, e twinrail.Event) Record {
 	w.Stamp(&e)
 	e.Time = e.Time.UTC().Truncate(time.Microsecond)
 	return Record{
-		Owner:    w.Key(),
-		ID:       e.ID,
-		Time:     e.Time,
-		Channel:  e.Channel,
-		Audience: w.Address().Audience,
-		To:       e.To,
-		Digest:   digest(w, &e),
-		Head:     e.AppendHead(nil),
-		Tail:     e.AppendTail(make([]byte, 0, len(e.Data)+512)),
+		Owner:      w.Key(),
+		ID:         e.ID,
+		Time:       e.Time,
+		Channel:    e.Channel,
+		Audience:   w.Address().Audience,
+		To:         e.To,
+		Digest:     digest(w, &e),
+		Head:       e.AppendHead(nil),
+		Tail:       e.AppendTail(make([]byte, 0, len(e.Data)+512)),
+		authorized: w.Key(),
 	}
 }
 

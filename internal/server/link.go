@@ -7,6 +7,7 @@ import (
 	"math"
 	"net"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -365,6 +366,10 @@ func (e *engine) run(links ...*link) {
 	defer e.mu.Unlock()
 	if e.closed {
 		return
+	}
+	if e.head > len(e.ready)/2 {
+		// Under load it may never be empty.
+		e.ready, e.head = slices.Delete(e.ready, 0, e.head), 0
 	}
 	e.ready = append(e.ready, links...)
 	for e.workers < e.maxWorkers && e.workers < len(e.ready)-e.head {

@@ -1,6 +1,7 @@
 package journaltest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -159,8 +160,9 @@ func testAppend(t *testing.T, j journal.Journal) {
 	entries := mustReadAll(t, j, s, 0)
 	wantIDs(t, entries, "a", "b", "c")
 	for i, e := range entries {
-		if !reflect.DeepEqual(e.Record, recs[i]) {
-			t.Errorf("record %d was stored as %+v, appended as %+v", i, e.Record, recs[i])
+		got, want := e.AppendBinary(nil), recs[i].AppendBinary(nil)
+		if !bytes.Equal(got, want) {
+			t.Errorf("record %d was stored as %q, appended as %q", i, got, want)
 		}
 		wantResult(t, e, results[i])
 		if results[i].Duplicate {
@@ -199,8 +201,23 @@ func testMisuse(t *testing.T, j journal.Journal) {
 			t.Errorf("append of %d records: %v", len(recs), err)
 		}
 	}
+	// A record is appended where its writer was authorized, and nowhere else.
+	moved := a.Record("1", "")
+	moved.Owner = b.Key()
+	read, err := journal.ParseRecord(new(a.Record("1", "")).AppendBinary(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustAppend(t, j, NewStream(t, "c3").Record("1", ""))
+	kept := mustReadAll(t, j, NewStream(t, "c3"), 0)[0].Record
+	for _, rec := range []journal.Record{{Owner: a.Key(), ID: "x"}, moved, read, kept} {
+		if _, err := j.Append(t.Context(), []journal.Record{rec}, journal.Expect{}); !errors.Is(err, journal.ErrUnauthorized) {
+			t.Errorf("append of a record that nobody was authorized for: %v", err)
+		}
+	}
 	wantIDs(t, mustReadAll(t, j, a, 0))
-	_, err := j.Read(t.Context(), auth.Reader{}, 0, 1)
+	wantIDs(t, mustReadAll(t, j, b, 0))
+	_, err = j.Read(t.Context(), auth.Reader{}, 0, 1)
 	_, err2 := j.Bounds(t.Context(), auth.Reader{})
 	_, err3 := j.Seek(t.Context(), auth.Reader{}, twinrail.Cursor{})
 	for _, err := range []error{err, err2, err3} {
