@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"net"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -63,16 +62,8 @@ func (b *bare) accept(l net.Listener) {
 }
 
 func (b *bare) send(args []string) (string, error) {
-	count, err := strconv.Atoi(args[0])
-	if err != nil {
-		return "", err
-	}
-	rate, err := strconv.Atoi(args[1])
-	if err != nil {
-		return "", err
-	}
-	size, err := strconv.Atoi(args[2])
-	if err != nil {
+	var count, rate, size int
+	if err := numbers(args, &count, &rate, &size); err != nil {
 		return "", err
 	}
 	gather, err := time.ParseDuration(args[4])

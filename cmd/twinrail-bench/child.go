@@ -92,6 +92,20 @@ func serveLines(handle func(fields []string) (string, error)) error {
 	return in.Err()
 }
 
+// numbers reads the first fields into the given variables.
+func numbers(fields []string, into ...*int) error {
+	if len(fields) < len(into) {
+		return fmt.Errorf("%d numbers, want %d", len(fields), len(into))
+	}
+	for i, v := range into {
+		var err error
+		if *v, err = strconv.Atoi(fields[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // own answers the questions that every child can.
 func own(fields []string) (string, error) {
 	switch fields[0] {

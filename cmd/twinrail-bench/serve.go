@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -88,12 +87,8 @@ type publisher struct {
 // data each. It answers with the cursor before the last one.
 func (p *publisher) fill(args []string) (string, error) {
 	channel, id := twinrail.Channel(args[0]), args[1]
-	count, err := strconv.Atoi(args[2])
-	if err != nil {
-		return "", err
-	}
-	size, err := strconv.Atoi(args[3])
-	if err != nil {
+	var count, size int
+	if err := numbers(args[2:], &count, &size); err != nil {
 		return "", err
 	}
 	w, err := p.writer(channel, id)
@@ -123,15 +118,10 @@ func (p *publisher) fill(args []string) (string, error) {
 // bytes of data each, how many a second.
 func (p *publisher) pace(args []string) (string, error) {
 	channel, id := twinrail.Channel(args[0]), args[1]
-	var values [3]int
-	for i := range values {
-		v, err := strconv.Atoi(args[2+i])
-		if err != nil {
-			return "", err
-		}
-		values[i] = v
+	var count, size, rate int
+	if err := numbers(args[2:], &count, &size, &rate); err != nil {
+		return "", err
 	}
-	count, size, rate := values[0], values[1], values[2]
 	w, err := p.writer(channel, id)
 	if err != nil {
 		return "", err

@@ -14,7 +14,7 @@ func (s *Server) enter(c session, rail twinrail.Rail) {
 	s.metrics.connections.WithLabelValues(string(rail)).Inc()
 	s.metrics.opened.WithLabelValues(string(rail)).Inc()
 	s.mu.Lock()
-	s.sessions[c] = rail
+	s.sessions[c] = struct{}{}
 	late, closed := s.idle != nil, s.closed
 	s.mu.Unlock()
 	switch {
@@ -71,11 +71,8 @@ func (s *Server) checkIdle() {
 // WebSocket is answered. When ctx ends first, what is left is cut off, and
 // ctx.Err() returned. Requests over HTTP are the http.Server's to wait for.
 func (s *Server) Drain(ctx context.Context) error {
-	s.draining.Store(true)
 	s.mu.Lock()
-	if s.idle == nil {
-		s.idle = make(chan struct{})
-	}
+	s.refuse()
 	sessions := s.open()
 	s.checkIdle()
 	s.mu.Unlock()
@@ -88,6 +85,14 @@ func (s *Server) Drain(ctx context.Context) error {
 	case <-ctx.Done():
 		s.abort()
 		return ctx.Err()
+	}
+}
+
+// refuse begins to turn away what is new. It is called with mu held.
+func (s *Server) refuse() {
+	s.draining.Store(true)
+	if s.idle == nil {
+		s.idle = make(chan struct{})
 	}
 }
 
@@ -112,11 +117,8 @@ func (s *Server) abort() {
 // Close cuts off every connection, and waits for what works for them. Drain is
 // the polite way to come to this.
 func (s *Server) Close() {
-	s.draining.Store(true)
 	s.mu.Lock()
-	if s.idle == nil {
-		s.idle = make(chan struct{})
-	}
+	s.refuse()
 	s.closed = true
 	s.mu.Unlock()
 	s.abort()

@@ -36,7 +36,7 @@ type Server struct {
 	draining atomic.Bool
 
 	mu         sync.Mutex
-	sessions   map[session]twinrail.Rail
+	sessions   map[session]struct{}
 	publishing int           // publishes of WebSockets under way
 	idle       chan struct{} // closed when draining and nothing is left; nil before
 	closed     bool
@@ -71,7 +71,7 @@ func newServer(o Options, w watcher) *Server {
 		opts: o, log: o.Logger, metrics: m, engine: newEngine(ctx, &o, m, w), stop: stop,
 		hub:      hub.New(o.Journal, hub.Options{Window: max(o.Window, 0), Encode: encode}),
 		origins:  make(map[string]bool),
-		sessions: make(map[session]twinrail.Rail),
+		sessions: make(map[session]struct{}),
 		delivered: map[twinrail.Rail]prometheus.Counter{
 			twinrail.RailSSE: m.delivered.WithLabelValues(string(twinrail.RailSSE)),
 			twinrail.RailWS:  m.delivered.WithLabelValues(string(twinrail.RailWS)),
@@ -108,9 +108,6 @@ func (s *Server) AdminHandler() http.Handler { return s.admin }
 func (s *Server) handle(method string, h func(http.ResponseWriter, *http.Request) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id, trace := auth.RequestID(r), auth.Traceparent(r)
-		// Whoever reads them from the request again gets the same.
-		r.Header.Set("X-Request-Id", id)
-		r.Header.Set("Traceparent", trace)
 		w.Header().Set("X-Request-Id", id)
 		w.Header().Set("Traceparent", trace)
 		if s.cors(w, r, method) {
@@ -151,7 +148,7 @@ func closedCode(cause error, ending *twinrail.End) twinrail.Code {
 	switch {
 	case ending != nil:
 		return ending.Code
-	case cause == nil, errors.Is(cause, errPeerGone), isTransport(cause):
+	case cause == nil, isTransport(cause):
 		return ""
 	}
 	return asError(cause).Code

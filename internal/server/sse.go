@@ -62,10 +62,10 @@ func (s *Server) serveSSE(w http.ResponseWriter, r *http.Request) error {
 // sseReader authorizes what the request asks to read. Without channels it is
 // what the grants cover of the default ones.
 func (s *Server) sseReader(ac *auth.Context, r *http.Request) (auth.Reader, error) {
-	canvas := twinrail.Routing{CanvasID: r.PathValue("canvas_id")}
+	var stated twinrail.Routing // the context has the canvas, too, from the path
 	list := r.URL.Query().Get("channels")
 	if list == "" {
-		return ac.ReaderOfAny(canvas, twinrail.CanvasStream, twinrail.ChannelsOf(twinrail.Commit, twinrail.Artifact))
+		return ac.ReaderOfAny(stated, twinrail.CanvasStream, twinrail.ChannelsOf(twinrail.Commit, twinrail.Artifact))
 	}
 	want, err := parseChannels(list)
 	if err != nil {
@@ -76,7 +76,7 @@ func (s *Server) sseReader(ac *auth.Context, r *http.Request) (auth.Reader, erro
 			return auth.Reader{}, twinrail.Errorf(twinrail.CodeWrongRail, "channels", "%s is carried by the WS rail", ch)
 		}
 	}
-	return ac.Reader(canvas, twinrail.CanvasStream, want)
+	return ac.Reader(stated, twinrail.CanvasStream, want)
 }
 
 // parseChannels reads a list of channels, separated by commas.
