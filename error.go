@@ -21,6 +21,7 @@ const (
 	CodeContextConflict      Code = "context_conflict"
 	CodeContextMismatch      Code = "context_mismatch"
 	CodeActorMismatch        Code = "actor_mismatch"
+	CodeOriginNotAllowed     Code = "origin_not_allowed"
 	CodeRailDisabled         Code = "rail_disabled"
 	CodeNotFound             Code = "not_found"
 	CodeMethodNotAllowed     Code = "method_not_allowed"
@@ -33,6 +34,10 @@ const (
 	CodeIDConflict           Code = "id_conflict"
 	CodeCursorExpired        Code = "cursor_expired"
 	CodeCursorUnknown        Code = "cursor_unknown"
+	CodeResumeInvalid        Code = "resume_invalid"
+	CodeResumeUsed           Code = "resume_used"
+	CodeResumeExpired        Code = "resume_expired"
+	CodeSessionTakenOver     Code = "session_taken_over"
 	CodeTooLarge             Code = "too_large"
 	CodeRateLimited          Code = "rate_limited"
 	CodeLimitExceeded        Code = "limit_exceeded"
@@ -76,6 +81,7 @@ var codeTable = map[Code]CodeInfo{
 	CodeContextConflict:      {http.StatusBadRequest, 4000, RetryNever, "a routing key was given twice with different values"},
 	CodeContextMismatch:      {http.StatusForbidden, 4003, RetryNever, "tenant or env is not the credential's"},
 	CodeActorMismatch:        {http.StatusForbidden, 4003, RetryNever, "the actor is not the credential's"},
+	CodeOriginNotAllowed:     {http.StatusForbidden, 4003, RetryNever, "pages of this origin are not allowed here"},
 	CodeRailDisabled:         {http.StatusForbidden, 4014, RetryNever, "this rail is switched off"},
 	CodeNotFound:             {http.StatusNotFound, 4003, RetryNever, "there is nothing here for this credential"},
 	CodeMethodNotAllowed:     {http.StatusMethodNotAllowed, 4000, RetryNever, "this method is not allowed here"},
@@ -88,6 +94,10 @@ var codeTable = map[Code]CodeInfo{
 	CodeIDConflict:           {http.StatusConflict, 4000, RetryNever, "the id was used for another event"},
 	CodeCursorExpired:        {http.StatusGone, 4000, RetryNever, "the cursor is older than what is retained"},
 	CodeCursorUnknown:        {http.StatusGone, 4000, RetryNever, "the cursor is not one of this stream"},
+	CodeResumeInvalid:        {http.StatusForbidden, 4003, RetryNever, "the resume token is not one of this credential's"},
+	CodeResumeUsed:           {http.StatusConflict, 4000, RetryNever, "the resume token was used before"},
+	CodeResumeExpired:        {http.StatusGone, 4000, RetryNever, "the session is over"},
+	CodeSessionTakenOver:     {http.StatusConflict, 4009, RetryNever, "the session goes on over another connection"},
 	CodeTooLarge:             {http.StatusRequestEntityTooLarge, 4013, RetryNever, "larger than the limit"},
 	CodeRateLimited:          {http.StatusTooManyRequests, 4100, RetryBackoff, "too fast"},
 	CodeLimitExceeded:        {http.StatusTooManyRequests, 4100, RetryBackoff, "over a limit"},

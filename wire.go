@@ -18,7 +18,15 @@ const (
 	PathSSECanvases = "/v1/sse/canvases/" // and then the canvas_id
 	PathPublish     = "/v1/publish"
 	PathHistory     = "/v1/history"
+	PathPresence    = "/v1/presence"
+	PathTickets     = "/v1/tickets"
+	PathSession     = "/v1/session"
+	PathConnections = "/v1/connections/" // and then the connection_id, and /auth
+	PathRevocations = "/v1/revocations"
 )
+
+// TicketParam is the query parameter that carries a ticket.
+const TicketParam = "ticket"
 
 // Problem is the body of an error response: an RFC 9457 problem document.
 type Problem struct {
@@ -78,6 +86,65 @@ type HistoryPage struct {
 	Next   string            `json:"next"`
 	Oldest string            `json:"oldest"`
 	Head   string            `json:"head"`
+}
+
+// TicketRequest is the body of POST /v1/tickets, all of it optional: what the
+// ticket is to be good for, at most.
+type TicketRequest struct {
+	// Rail is the one rail that it opens.
+	Rail Rail `json:"rail,omitempty"`
+	// Routing gives keys that whatever is read or written with it must have.
+	Routing *Routing `json:"routing,omitempty"`
+	// Channels are those that it gives rights on.
+	Channels []Channel `json:"channels,omitempty"`
+}
+
+// TicketResponse answers POST /v1/tickets.
+type TicketResponse struct {
+	Ticket    string    `json:"ticket"`
+	ExpiresAt time.Time `json:"expires_at"`
+}
+
+// LifetimeResponse answers POST /v1/session and POST /v1/connections/{id}/auth:
+// how long the cookie, or the connection, is good for.
+type LifetimeResponse struct {
+	ExpiresAt time.Time `json:"expires_at"`
+}
+
+// RevocationRequest is the body of POST /v1/revocations. It gives exactly one of
+// the three.
+type RevocationRequest struct {
+	TokenID string `json:"jti,omitempty"`
+	ActorID string `json:"actor_id,omitempty"`
+	// Tenant, where true, is for everybody in the caller's tenant and env.
+	Tenant bool `json:"tenant,omitempty"`
+}
+
+// RevocationResponse answers POST /v1/revocations. Credentials issued up to
+// RevokedAt are void; a jti is void whenever it was issued. At ForgottenAt all
+// of them have expired.
+type RevocationResponse struct {
+	RevokedAt   time.Time `json:"revoked_at"`
+	ForgottenAt time.Time `json:"forgotten_at"`
+}
+
+// PresenceMember is one who is present at an address: an actor in a session. Who it is
+// is said by ActorID, SessionID and Routing together.
+type PresenceMember struct {
+	ActorID   string    `json:"actor_id"`
+	ActorType ActorType `json:"actor_type,omitempty"`
+	SessionID string    `json:"session_id"`
+	// Routing has the audience keys of the address; nil where there are none.
+	Routing *Routing `json:"routing,omitempty"`
+	// Since is when the member came.
+	Since *Timestamp `json:"since,omitempty"`
+	// State is what the member last said of itself.
+	State json.RawMessage `json:"state,omitempty"`
+}
+
+// PresenceResponse answers GET /v1/presence.
+type PresenceResponse struct {
+	Members []PresenceMember `json:"members"`
 }
 
 // The names of the SSE rail's own events; all other events are named by their
@@ -170,6 +237,31 @@ type ClientFrame struct {
 	Events   []NewEvent `json:"events,omitempty"`
 	// ExpectedSeq is as in [PublishRequest].
 	ExpectedSeq *uint64 `json:"expected_seq,omitempty"`
+	// Presence, in a join, makes the client present with that state.
+	Presence json.RawMessage `json:"presence,omitempty"`
+	// State, in a presence frame, is the client's new one: any JSON value, at
+	// most 2 KiB.
+	State json.RawMessage `json:"state,omitempty"`
+	// ResumeToken and Cursors are of a resume frame.
+	ResumeToken string            `json:"resume_token,omitempty"`
+	Cursors     map[string]string `json:"cursors,omitempty"`
+	// Token is of an auth frame.
+	Token string `json:"token,omitempty"`
+}
+
+// Subscription is what joined says of one subscription, and resumed of each.
+type Subscription struct {
+	Sub     string `json:"sub"`
+	Cursor  string `json:"cursor,omitempty"`
+	Head    string `json:"head,omitempty"`
+	Resumed bool   `json:"resumed"`
+	Reason  Code   `json:"reason,omitempty"`
+	// Members is who is present, where the subscription has the channel
+	// presence, and nil otherwise.
+	Members *[]PresenceMember `json:"members,omitempty"`
+	// Code, and with it Detail, say why the subscription was not restored.
+	Code   Code   `json:"code,omitempty"`
+	Detail string `json:"detail,omitempty"`
 }
 
 // ServerFrame is any frame of the server; which members an op gives is in the
@@ -179,7 +271,10 @@ type ServerFrame struct {
 	Ref string `json:"ref,omitempty"`
 	Sub string `json:"sub,omitempty"`
 
-	// welcome
+	// welcome, joined, left, resumed
+	ResumeToken string `json:"resume_token,omitempty"`
+
+	// welcome; the session also in resumed
 	ConnectionID string     `json:"connection_id,omitempty"`
 	SessionID    string     `json:"session_id,omitempty"`
 	HeartbeatMS  int64      `json:"heartbeat_ms,omitempty"`
@@ -192,6 +287,17 @@ type ServerFrame struct {
 	Resumed *bool  `json:"resumed,omitempty"`
 	Reason  Code   `json:"reason,omitempty"`
 
+	// joined: who is present, where the channel presence was asked for
+	Members *[]PresenceMember `json:"members,omitempty"`
+
+	// resumed
+	Subs []Subscription `json:"subs,omitempty"`
+
+	// presence: leave is applied first, then join, then update
+	Join   []PresenceMember `json:"join,omitempty"`
+	Update []PresenceMember `json:"update,omitempty"`
+	Leave  []PresenceMember `json:"leave,omitempty"`
+
 	// event, as a client decodes it; the server writes it from shared bytes
 	Event json.RawMessage `json:"event,omitempty"`
 
@@ -201,7 +307,7 @@ type ServerFrame struct {
 	// ping of the server: where each subscription stands
 	Cursors map[string]string `json:"cursors,omitempty"`
 
-	// auth_expiring
+	// auth_expiring, authed
 	ExpiresAt *time.Time `json:"expires_at,omitempty"`
 
 	// error

@@ -46,7 +46,11 @@ func childServe(args []string) error {
 	if err != nil {
 		return err
 	}
-	s, err := server.New(server.Options{Journal: j, Verifier: v, Gather: gather})
+	g, err := auth.NewGate(auth.GateOptions{Verifier: v})
+	if err != nil {
+		return err
+	}
+	s, err := server.New(server.Options{Journal: j, Gate: g, Gather: gather})
 	if err != nil {
 		return err
 	}

@@ -49,7 +49,11 @@ func (c *serveCmd) Run(p *process) (err error) {
 	}
 	defer func() { err = errors.Join(err, events.Close()) }()
 	options := c.options()
-	options.Journal, options.Verifier, options.Logger = events, verifier, log
+	gate, err := auth.NewGate(auth.GateOptions{Verifier: verifier, AllowedOrigins: c.AllowedOrigin, Logger: log})
+	if err != nil {
+		return err
+	}
+	options.Journal, options.Gate, options.Logger = events, gate, log
 	core, err := server.New(options)
 	if err != nil {
 		return err

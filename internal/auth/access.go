@@ -144,6 +144,17 @@ func (c *Context) Writer(stated twinrail.Routing, channel twinrail.Channel) (Wri
 	if !channel.In(kind) || channel == twinrail.Presence {
 		return Writer{}, twinrail.Errorf(twinrail.CodeBadRequest, "channel", "must be commit, artifact, gesture, chat or tool")
 	}
+	return c.writer(stated, kind, channel)
+}
+
+// Presenter authorizes being present at the address of the given kind that
+// stated names together with the context: it returns a Writer on the channel
+// presence. Its errors are those of [Context.Reader].
+func (c *Context) Presenter(stated twinrail.Routing, kind twinrail.Kind) (Writer, error) {
+	return c.writer(stated, kind, twinrail.Presence)
+}
+
+func (c *Context) writer(stated twinrail.Routing, kind twinrail.Kind, channel twinrail.Channel) (Writer, error) {
 	address, err := c.resolve(stated, kind)
 	if err != nil {
 		return Writer{}, err
@@ -214,6 +225,9 @@ func (w Writer) Address() twinrail.Address { return w.address }
 
 // Channel returns the channel that w may publish on.
 func (w Writer) Channel() twinrail.Channel { return w.channel }
+
+// Actor returns who w is the right of, and what that is.
+func (w Writer) Actor() (string, twinrail.ActorType) { return w.actor, w.actorType }
 
 // Stamp writes into e what only the server says: channel, routing with the
 // actor, the actor's type, and the ids of the request.

@@ -18,27 +18,6 @@ const (
 	HeaderTraceparent = "Traceparent"
 )
 
-// Admit does the first three checks of a request in their order: the credential
-// (401), the context present and well formed (400), its tenant, env and actor
-// the credential's (403). Whether the rail is on and what the grants cover is
-// still to be asked. Its errors are those of [Credential], [Verifier.Verify],
-// [StatedRouting] and [Principal.Enter].
-func (v *Verifier) Admit(r *http.Request) (*Context, error) {
-	raw, err := Credential(r)
-	if err != nil {
-		return nil, err
-	}
-	p, err := v.Verify(r.Context(), raw)
-	if err != nil {
-		return nil, err
-	}
-	stated, err := StatedRouting(r)
-	if err != nil {
-		return nil, err
-	}
-	return p.Enter(stated, RequestID(r), Traceparent(r))
-}
-
 // Credential returns the token that the request carries: in the one header
 // Authorization: Bearer, or, for a WebSocket, as the subprotocol bearer.<jwt>.
 // Where both are given they must be the same. A query string is not looked at:

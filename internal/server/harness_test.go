@@ -69,7 +69,7 @@ func newBubbleRig(t *testing.T, change ...func(*Options)) *rig {
 func startRig(t *testing.T, w watcher, ln net.Listener, dial func() (net.Conn, error), change ...func(*Options)) *rig {
 	t.Helper()
 	issuer := authtest.New(t)
-	o := Options{Verifier: issuer.Verifier()}
+	o := Options{Gate: issuer.Gate(auth.GateOptions{})}
 	for _, f := range change {
 		f(&o)
 	}

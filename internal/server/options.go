@@ -8,6 +8,7 @@ import (
 
 	"github.com/twinrail/twinrail/internal/auth"
 	"github.com/twinrail/twinrail/internal/journal"
+	"github.com/twinrail/twinrail/internal/table"
 )
 
 // Options is what a [Server] is made of. The zero value of a field means its
@@ -15,8 +16,11 @@ import (
 type Options struct {
 	// Journal keeps the events. Required; the server does not close it.
 	Journal journal.Journal
-	// Verifier checks credentials. Required.
-	Verifier *auth.Verifier
+	// Gate checks credentials. Required; the server takes its OnRevoke.
+	Gate *auth.Gate
+	// Sessions keeps the sessions of the WS rail. Default a table in memory,
+	// with which they do not outlive the process.
+	Sessions table.Table
 	// AllowedOrigins lists the exact origins, such as https://app.example.com,
 	// whose pages may read answers (CORS). Default none.
 	AllowedOrigins []string
@@ -43,11 +47,23 @@ type Options struct {
 	MaxFrame int
 	// MaxBody bounds a request body in bytes. Default 8 MiB.
 	MaxBody int
+	// ResumeWindow is how long a session of the WS rail waits for its client to
+	// come back. Default 2 min.
+	ResumeWindow time.Duration
+	// PresenceGrace is how long who lost its connection is still present.
+	// Default 10 s.
+	PresenceGrace time.Duration
+	// MaxMembers bounds who is present at one address. Default 4096.
+	MaxMembers int
 	// MaxJoins bounds the subscriptions of one WebSocket. Default 128.
 	MaxJoins int
 	// DrainWindow is the time over which a draining server spreads the return
 	// of its clients. Default 10 s.
 	DrainWindow time.Duration
+	// ReturnRate bounds how many clients a draining server tells to return within
+	// a second; where they are more than fit, they are spread over a longer time
+	// than DrainWindow. Default 1000.
+	ReturnRate int
 
 	// Logger takes what an operator should know. Default discards.
 	Logger *slog.Logger

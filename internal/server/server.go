@@ -52,8 +52,8 @@ type session interface {
 
 // New returns a server made of o, which takes the journal's notifications.
 func New(o Options) (*Server, error) {
-	if o.Journal == nil || o.Verifier == nil {
-		return nil, errors.New("server: Journal and Verifier are required")
+	if o.Journal == nil || o.Gate == nil {
+		return nil, errors.New("server: Journal and Gate are required")
 	}
 	w, err := newWatcher()
 	if err != nil {
@@ -132,7 +132,7 @@ func abandoned(err error) error { return fmt.Errorf("%w: %w", errAnswered, err) 
 // admit makes the checks that come before an address is known: credential,
 // context, and, where rail is not "", whether that is switched on.
 func (s *Server) admit(r *http.Request, rail twinrail.Rail) (*auth.Context, error) {
-	ac, err := s.opts.Verifier.Admit(r)
+	ac, err := s.opts.Gate.Admit(r)
 	if err != nil {
 		return nil, err
 	}

@@ -41,6 +41,17 @@ func New(t T) *Issuer {
 // Verifier returns the verifier of the issuer's tokens.
 func (i *Issuer) Verifier() *auth.Verifier { return i.verifier }
 
+// Gate returns a gate in front of the issuer's verifier, with the given options.
+func (i *Issuer) Gate(o auth.GateOptions) *auth.Gate {
+	i.t.Helper()
+	o.Verifier = i.verifier
+	g, err := auth.NewGate(o)
+	if err != nil {
+		i.t.Fatalf("authtest: %v", err)
+	}
+	return g
+}
+
 // Option changes what a token says. ExpiresAt is what the token's exp becomes.
 type Option func(*twinrail.Identity)
 
