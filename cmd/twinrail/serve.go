@@ -32,10 +32,17 @@ type serveCmd struct {
 	// that is exported for them must not leave the server with that one alone.
 	Env           []string `help:"The environments that exist; may be repeated." env:"TWINRAIL_ENVS" default:"dev,staging,prod"`
 	AllowedOrigin []string `help:"An origin, such as https://app.example.com, whose pages may use this server; may be repeated." placeholder:"ORIGIN"`
-	SSEEnabled    bool     `name:"sse-enabled" help:"Serve the SSE rail, which is so unless switched off." default:"true" negatable:""`
-	WSEnabled     bool     `name:"ws-enabled" help:"Serve the WS rail, which is so unless switched off." default:"true" negatable:""`
+	// Named so that nobody takes it for the way to switch cookies on.
+	InsecureCookies bool `help:"For development over plain HTTP: let the session cookie go over connections without TLS."`
+	SSEEnabled      bool `name:"sse-enabled" help:"Serve the SSE rail, which is so unless switched off." default:"true" negatable:""`
+	WSEnabled       bool `name:"ws-enabled" help:"Serve the WS rail, which is so unless switched off." default:"true" negatable:""`
 
 	issuer `embed:"" prefix:"auth-"`
+
+	TicketTTL     time.Duration `name:"ticket-ttl" help:"How long a ticket is good for." default:"1m"`
+	MaxTokenAge   time.Duration `help:"How long after its iat a token is accepted at most, and how long a revocation is kept." default:"2160h"`
+	ResumeWindow  time.Duration `help:"How long a WebSocket's session waits for its client to come back." default:"2m"`
+	PresenceGrace time.Duration `help:"How long who lost its connection is still present." default:"10s"`
 
 	Heartbeat    time.Duration `help:"How often a quiet connection is written to, and a silent WebSocket pinged." default:"15s"`
 	Gather       time.Duration `help:"How long what comes is gathered for a connection that was just written to; 0 for no time." default:"5ms"`
@@ -45,7 +52,9 @@ type serveCmd struct {
 	MaxFrame     byteSize      `help:"The largest WebSocket message." default:"1MiB"`
 	MaxBody      byteSize      `help:"The largest request body." default:"8MiB"`
 	MaxJoins     int           `help:"The most subscriptions of a WebSocket." default:"128"`
+	MaxMembers   int           `help:"The most members present at one address." default:"4096"`
 	DrainWindow  time.Duration `help:"The time over which a server that goes away spreads the return of its clients." default:"10s"`
+	ReturnRate   int           `help:"How many clients a second it tells to return at most; with more, it takes longer than --drain-window." default:"1000"`
 
 	LogFormat string `help:"How logs are written to standard error: ${enum}." enum:"text,json" default:"text"`
 	LogLevel  string `help:"What is logged at least: ${enum}." enum:"debug,info,warn,error" default:"info"`
@@ -130,6 +139,10 @@ func (c *serveCmd) checkLimits() error {
 		{"--gather", c.Gather, 0, time.Second},
 		{"--write-timeout", c.WriteTimeout, 100 * time.Millisecond, time.Hour},
 		{"--drain-window", c.DrainWindow, time.Millisecond, time.Hour},
+		{"--ticket-ttl", c.TicketTTL, time.Second, 10 * time.Minute},
+		{"--max-token-age", c.MaxTokenAge, time.Minute, 10 * 365 * 24 * time.Hour},
+		{"--resume-window", c.ResumeWindow, time.Second, 24 * time.Hour},
+		{"--presence-grace", c.PresenceGrace, 10 * time.Millisecond, time.Hour},
 		{"--retention-age", c.RetentionAge, 0, 100 * 365 * 24 * time.Hour},
 		{"--dedupe-window", c.DedupeWindow, 0, 100 * 365 * 24 * time.Hour},
 	} {
@@ -147,6 +160,8 @@ func (c *serveCmd) checkLimits() error {
 		{"--max-frame", int64(c.MaxFrame), 1 << 10, maxInMemory},
 		{"--max-body", int64(c.MaxBody), 1 << 10, maxInMemory},
 		{"--max-joins", int64(c.MaxJoins), 1, 1 << 20},
+		{"--max-members", int64(c.MaxMembers), 1, 1 << 20},
+		{"--return-rate", int64(c.ReturnRate), 1, 1 << 20},
 		{"--retention-count", c.RetentionCount, 0, 1 << 62},
 	} {
 		if n.value < n.least || n.value > n.most {
@@ -177,6 +192,10 @@ func (c *serveCmd) options() server.Options {
 		MaxBody:        int(c.MaxBody),
 		MaxJoins:       c.MaxJoins,
 		DrainWindow:    c.DrainWindow,
+		ReturnRate:     c.ReturnRate,
+		ResumeWindow:   c.ResumeWindow,
+		PresenceGrace:  c.PresenceGrace,
+		MaxMembers:     c.MaxMembers,
 	}
 	if o.Gather == 0 {
 		o.Gather = -1
