@@ -12,6 +12,9 @@
 package presence
 
 import (
+	"cmp"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/twinrail/twinrail"
@@ -36,70 +39,71 @@ type Options struct {
 const MaxState = 2 << 10
 
 // Registry knows all members. Its methods may be called concurrently.
-type Registry struct{}
+type Registry struct {
+	opts Options
+
+	mu    sync.Mutex
+	rooms map[string]*room // by home key
+}
 
 // New returns a Registry.
-func New(o Options) *Registry { return &Registry{} }
+func New(o Options) *Registry {
+	o.Grace = cmp.Or(o.Grace, 10*time.Second)
+	o.Interval = cmp.Or(o.Interval, 50*time.Millisecond)
+	o.MaxMembers = cmp.Or(o.MaxMembers, 4096)
+	return &Registry{opts: o, rooms: make(map[string]*room)}
+}
 
 // Members returns who is present where r reads, in the order in which they came.
-func (g *Registry) Members(r auth.Reader) []twinrail.PresenceMember { return nil }
-
-// Session is what one session of the WS rail is present with. Its methods may be
-// called concurrently.
-type Session struct{}
-
-// Session returns a session that is present nowhere yet.
-func (g *Registry) Session(id string) *Session { return &Session{} }
-
-// Enter makes the session's actor a member at w's address, w being a right on
-// the channel presence; where it is one already, it changes its state. Each
-// Enter with a hold that is new for the address is to be followed by a Leave
-// with the same one, or a Close. The state is any JSON value, or nil for none,
-// and is kept. It has code limit_exceeded where the address has its fill.
-func (s *Session) Enter(w auth.Writer, hold string, state []byte) error { return nil }
-
-// Leave gives up a hold; with the last one at an address the member leaves, at
-// once.
-func (s *Session) Leave(hold string) {}
-
-// Lose says that the connection was lost: unless the session is regained within
-// the grace, its members leave then.
-func (s *Session) Lose() {}
-
-// Regain says that the session goes on over another connection, and keeps only
-// the given holds. Members that have left meanwhile come again, with the state
-// that they had; of the others nobody notices anything.
-func (s *Session) Regain(holds []string) {}
-
-// Close has all members of the session leave at once.
-func (s *Session) Close() {}
-
-// Changes is what became different: to be applied to what the watcher knew in
-// this order. Those in Leave have no state.
-type Changes struct {
-	Leave, Join, Update []twinrail.PresenceMember
+// The slice is the caller's, what it points to is shared.
+func (g *Registry) Members(r auth.Reader) []twinrail.PresenceMember {
+	g.mu.Lock()
+	rm := g.rooms[r.Key()]
+	g.mu.Unlock()
+	if rm == nil {
+		return []twinrail.PresenceMember{}
+	}
+	rm.mu.Lock()
+	seen := rm.seenBy(r)
+	rm.mu.Unlock()
+	return inOrder(seen)
 }
 
-// Empty reports whether nothing became different.
-func (c *Changes) Empty() bool { return len(c.Leave)+len(c.Join)+len(c.Update) == 0 }
-
-// Watch is one who is told. Its methods but Close are for one goroutine at a
-// time.
-type Watch struct{}
-
-// Watch begins to watch where r reads, and returns who is present; what Next
-// returns goes on exactly from there. After a Next that found nothing, wake is
-// called once, as soon as there is something; it must not block, and may be
-// called from any goroutine, but not from within a call of this package's.
-func (g *Registry) Watch(r auth.Reader, wake func()) (*Watch, []twinrail.PresenceMember) {
-	return &Watch{}, nil
+// acquire returns the room of a stream, to be given back with release. Each
+// member and each watcher holds it once.
+func (g *Registry) acquire(key string) *room {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	rm := g.rooms[key]
+	if rm == nil {
+		rm = &room{opts: &g.opts, key: key, places: make(map[twinrail.Audience]*place)}
+		g.rooms[key] = rm
+	}
+	rm.refs++
+	return rm
 }
 
-// Next returns what became different since the last call, or since Watch, of at
-// most max members. Where it is empty the watcher is parked. It has code
-// too_slow where the watcher is so far behind that it cannot be told any more.
-func (w *Watch) Next(max int) (Changes, error) { return Changes{}, nil }
+func (g *Registry) release(rm *room) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if rm.refs--; rm.refs == 0 {
+		delete(g.rooms, rm.key)
+	}
+}
 
-// Close ends the watch. Its wake may still be called once, if that was under
-// way.
-func (w *Watch) Close() {}
+// sighting is a member as it is seen at one moment.
+type sighting struct {
+	join uint64
+	view *twinrail.PresenceMember
+}
+
+// inOrder returns those seen in the order in which they came. It sorts outside
+// of the room's lock.
+func inOrder(seen []sighting) []twinrail.PresenceMember {
+	slices.SortFunc(seen, func(a, b sighting) int { return cmp.Compare(a.join, b.join) })
+	members := make([]twinrail.PresenceMember, len(seen))
+	for i := range seen {
+		members[i] = *seen[i].view
+	}
+	return members
+}
