@@ -63,8 +63,9 @@ func (o Options) withDefaults() Options {
 
 // Journal is a [journal.Journal] in a directory.
 //
-// Two goroutines write (see committer), one decides what to trim (see trimmer);
-// readers take part in neither. They end in Close.
+// Two goroutines write the log (see committer), one decides what to trim (see
+// trimmer), one writes the tables (see tables); readers take part in none. They
+// end in Close.
 type Journal struct {
 	options Options
 	log     [16]byte
@@ -73,6 +74,7 @@ type Journal struct {
 	streams *streams
 	commits *committer
 	trims   *trimmer
+	tables  *tables
 	notify  func(key string, last uint64)
 
 	// use is held shared while db is used on behalf of a caller.
@@ -115,9 +117,11 @@ func Open(dir string, options Options) (*Journal, error) {
 	j.streams = newStreams(options.HotStreams, j.load)
 	j.commits = newCommitter(j)
 	j.trims = newTrimmer(j)
+	j.tables = newTables(j)
 	go j.commits.write()
 	go j.commits.finish()
 	go j.trims.run()
+	go j.tables.write()
 	return j, nil
 }
 
@@ -183,8 +187,18 @@ func (j *Journal) Close() error {
 	close(j.quit)
 	j.use.Unlock()
 
-	<-j.trims.done
+	// A writer that fails may do so within Pebble, with locks that the other one
+	// then waits for without end: only the first of them is waited for.
+	select {
+	case <-j.commits.done:
+	case <-j.tables.done:
+	}
+	if err := j.failure.err(); err != nil {
+		return err
+	}
 	<-j.commits.done
+	<-j.tables.done
+	<-j.trims.done
 	if err := j.failure.err(); err != nil {
 		return err
 	}

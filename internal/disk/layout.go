@@ -19,7 +19,7 @@ import (
 //	e stream seq(8)      bytes appended to the stream so far (8), the record
 //	i stream hash(16)    the seq (8) of the latest record with the ID of that hash
 //	m stream             the floor: seq, check, bytes appended so far (8 each)
-//	x ...                not used; for what else may be stored beside the log
+//	x table key          a row of a table; the table's name comes after its length (1 byte)
 //
 // The index has all events but the last unindexed of each stream: theirs are in
 // memory where they are needed, and most streams are no longer than that.
@@ -32,6 +32,7 @@ const (
 	prefixEvent = 'e'
 	prefixIndex = 'i'
 	prefixFloor = 'm'
+	prefixTable = 'x'
 )
 
 var identityKey = []byte{'l'}

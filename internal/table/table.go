@@ -20,12 +20,13 @@ const (
 // ErrClosed is returned once the database that the table is in was closed.
 var ErrClosed = errors.New("table: closed")
 
-// Durability says how much a change survives once it has been made.
+// Durability says when a change is safe: that it survives the end of the process,
+// also by SIGKILL, and that of the machine.
 type Durability bool
 
-// A Lazy change survives the end of the process, also by SIGKILL, but maybe not
-// that of the machine; of several, a prefix in their order is what is left. A
-// Synced one, and every one before it, survives both.
+// A Lazy change is answered at once and is safe some milliseconds later. A Synced
+// one is safe when it is answered, and so is every change before it. What is left
+// of the changes to a database is always a beginning of all in their order.
 const (
 	Lazy   Durability = false
 	Synced Durability = true
@@ -41,7 +42,8 @@ type Table interface {
 	// Delete removes key, or does nothing where there is none.
 	Delete(key string, d Durability) error
 	// Scan calls fn for each key in the order of their bytes, as of one moment,
-	// until fn returns an error, which it returns. Value is fn's for the call.
+	// until fn returns an error, which it returns. Changes that were answered
+	// before are among them. Value is fn's; fn may use the table.
 	Scan(fn func(key string, value []byte) error) error
 }
 
@@ -69,6 +71,9 @@ func (m *Memory) Put(key string, value []byte, _ Durability) error {
 
 // Delete implements [Table].
 func (m *Memory) Delete(key string, _ Durability) error {
+	if err := Check(key, nil); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.rows, key)
