@@ -21,9 +21,11 @@ type Options struct {
 	URL string
 	// Token is the credential, a JWT. Required unless TokenSource is set.
 	Token string
-	// TokenSource makes credentials. It is called before the first request and
-	// again each time the server says that the last one is no longer good; it
-	// returns one that is good now. Calls do not overlap.
+	// TokenSource makes credentials. It is called before the first request,
+	// again each time the server says that the last one is about to expire, which
+	// renews a follower's connection in place, and each time it is no longer good.
+	// It returns one that is good now, and returns when ctx ends. Calls do not
+	// overlap.
 	TokenSource func(ctx context.Context) (string, error)
 	// HTTPClient sends the requests. Its Timeout does not apply to followers.
 	// Default a client of its own, whose connections [Client.Close] closes.
@@ -80,7 +82,7 @@ func New(o Options) (*Client, error) {
 		silence:    o.Silence,
 		maxMessage: o.MaxMessage,
 		onRetry:    o.OnRetry,
-		credential: credential{token: o.Token, source: o.TokenSource},
+		credential: credential{token: o.Token, source: o.TokenSource, turn: make(chan struct{}, 1)},
 	}
 	if c.http == nil {
 		c.http, c.ownsHTTP = newHTTPClient(), true
@@ -156,8 +158,9 @@ func header(token string, routing twinrail.Routing) http.Header {
 // credential is the token in use.
 type credential struct {
 	source func(context.Context) (string, error)
+	turn   chan struct{} // of one token, held while source runs
 
-	mu    sync.Mutex // also held while source runs
+	mu    sync.Mutex
 	token string
 }
 
@@ -171,13 +174,20 @@ func (c *credential) get(ctx context.Context) (string, error) {
 // replace returns a token other than the rejected one: the one in use, or else
 // what the source gives.
 func (c *credential) replace(ctx context.Context, rejected string) (string, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.token != "" && c.token != rejected {
-		return c.token, nil
+	if token := c.current(); token != "" && token != rejected {
+		return token, nil
 	}
 	if c.source == nil {
 		return "", errNoSource
+	}
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+	if token := c.current(); token != "" && token != rejected {
+		return token, nil // of who had the turn before
 	}
 	token, err := c.source(ctx)
 	if err != nil {
@@ -186,6 +196,14 @@ func (c *credential) replace(ctx context.Context, rejected string) (string, erro
 	if token == "" {
 		return "", errors.New("client: the TokenSource returned no token")
 	}
+	c.mu.Lock()
 	c.token = token
+	c.mu.Unlock()
 	return token, nil
+}
+
+func (c *credential) current() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.token
 }

@@ -37,6 +37,17 @@ func (e *ResponseError) Error() string {
 	return s
 }
 
+// ErrGone says that the server wants no more of a follower on the SSE rail: it
+// answered 204. What the iteration ends with is a *[ResponseError], for which
+// errors.Is(err, ErrGone) is true; its code is that of the "end" of the follower's
+// last connection, and not_found where there was none.
+var ErrGone = errors.New("client: the server says not to come back")
+
+// Is reports whether e is an [ErrGone].
+func (e *ResponseError) Is(target error) bool {
+	return target == ErrGone && e.Status == http.StatusNoContent
+}
+
 // Unwrap returns the [twinrail.Error].
 func (e *ResponseError) Unwrap() error { return e.Err }
 
@@ -132,6 +143,8 @@ func codeOfClose(closeCode int) twinrail.Code {
 	switch closeCode {
 	case 4003:
 		return twinrail.CodeNotFound
+	case 4009:
+		return twinrail.CodeSessionTakenOver
 	case 4010:
 		return twinrail.CodeCredentialRevoked
 	case 4013, 1009:

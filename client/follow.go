@@ -14,7 +14,8 @@ import (
 // FollowOptions says what to follow and from where.
 type FollowOptions struct {
 	// Channels to follow; each must be granted. Default what is granted of
-	// commit and artifact on the SSE rail, of chat and tool on the WS rail.
+	// commit and artifact on the SSE rail, of chat and tool on the WS rail. With
+	// presence among them there are items of KindPresence.
 	Channels []twinrail.Channel
 	// From is where to start: after a cursor, at [twinrail.CursorEarliest], or,
 	// where it is "", at the stream's head as the first connection finds it.
@@ -22,25 +23,31 @@ type FollowOptions struct {
 	// FailOnReset ends the iteration with an error of code cursor_expired or
 	// cursor_unknown where an item of KindReset would come.
 	FailOnReset bool
+	// Presence, where it is not nil, makes the follower present in the thread
+	// with this state, any JSON value, for as long as it follows. It needs the
+	// grant presence:write, and not the channel.
+	Presence json.RawMessage
 }
 
 // Kind says what an [Item] is.
 type Kind int
 
-// The kinds of item. The first of each connection is KindOpen; KindLive follows
-// once the backlog of the connection is done.
+// The kinds of item. The first of each connection is KindOpen; where presence is
+// followed, who is there comes right after it. KindLive follows once the backlog
+// of the connection is done.
 const (
 	KindOpen Kind = iota + 1
 	KindEvent
 	KindLive
 	KindReset
+	KindPresence
 )
 
 // Item is one thing that a follower sees.
 type Item struct {
 	Kind Kind
 	// Cursor is where to go on after this item. It is "" where the item moves
-	// nothing: with ephemeral events.
+	// nothing: with ephemeral events and presence.
 	Cursor string
 	// Event is set for KindEvent, and Raw is its JSON as it was received.
 	Event *twinrail.Event
@@ -50,6 +57,8 @@ type Item struct {
 	// Reset is set for KindReset: what lies between Requested and Head cannot be
 	// delivered, so fetch the state anew; the follower goes on from Head.
 	Reset *twinrail.Reset
+	// Presence is set for KindPresence.
+	Presence *Presence
 }
 
 // FollowCanvas follows a canvas on the SSE rail. Routing names the canvas and
@@ -61,22 +70,25 @@ type Item struct {
 // it. No event is given twice, and the cursor moves once the loop body is done
 // with an event. While the body is busy nothing is read, and the server waits.
 func (c *Client) FollowCanvas(ctx context.Context, routing twinrail.Routing, o FollowOptions) iter.Seq2[Item, error] {
-	return c.follow(ctx, routing, o, twinrail.CanvasStream, (*follower).followSSE)
+	return c.follow(ctx, routing, o, twinrail.CanvasStream, twinrail.RailSSE)
 }
 
 // FollowThread follows a thread on the WS rail. Routing names the thread and the
 // audience keys to hold. The rest is as with [Client.FollowCanvas].
 func (c *Client) FollowThread(ctx context.Context, routing twinrail.Routing, o FollowOptions) iter.Seq2[Item, error] {
-	return c.follow(ctx, routing, o, twinrail.ThreadStream, (*follower).followWS)
+	return c.follow(ctx, routing, o, twinrail.ThreadStream, twinrail.RailWS)
 }
 
-func (c *Client) follow(ctx context.Context, routing twinrail.Routing, o FollowOptions, kind twinrail.Kind, connect func(*follower, context.Context, string) error) iter.Seq2[Item, error] {
+func (c *Client) follow(ctx context.Context, routing twinrail.Routing, o FollowOptions, kind twinrail.Kind, rail twinrail.Rail) iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
-		if err := o.validate(routing, kind); err != nil {
+		if err := o.validate(routing, kind, rail); err != nil {
 			yield(Item{}, err)
 			return
 		}
-		f := &follower{c: c, routing: routing, options: o, connect: connect, yield: yield, cursor: o.From}
+		f := &follower{c: c, routing: routing, options: o, connect: (*follower).followSSE, yield: yield, cursor: o.From}
+		if rail == twinrail.RailWS {
+			f.connect = (*follower).followWS
+		}
 		if err := f.run(ctx); !errors.Is(err, errBroken) {
 			yield(Item{}, err)
 		}
@@ -84,16 +96,18 @@ func (c *Client) follow(ctx context.Context, routing twinrail.Routing, o FollowO
 }
 
 // validate finds what the server would refuse, before anything is sent.
-func (o FollowOptions) validate(routing twinrail.Routing, kind twinrail.Kind) error {
+func (o FollowOptions) validate(routing twinrail.Routing, kind twinrail.Kind, rail twinrail.Rail) error {
 	if err := routing.Validate(); err != nil {
 		return err
 	}
 	if _, err := routing.Home(kind); err != nil {
 		return err
 	}
-	rail := twinrail.RailSSE
-	if kind == twinrail.ThreadStream {
-		rail = twinrail.RailWS
+	if o.Presence != nil && rail != twinrail.RailWS {
+		return twinrail.Errorf(twinrail.CodeWrongRail, "presence", "presence is carried by the WS rail")
+	}
+	if o.Presence != nil && !json.Valid(o.Presence) {
+		return twinrail.Errorf(twinrail.CodeBadRequest, "presence", "not JSON")
 	}
 	for _, ch := range o.Channels {
 		if ch.Rail() != rail || !ch.In(kind) {
@@ -109,7 +123,7 @@ type follower struct {
 	c       *Client
 	routing twinrail.Routing
 	options FollowOptions
-	connect func(*follower, context.Context, string) error
+	connect func(*follower, context.Context) error
 	yield   func(Item, error) bool
 
 	cursor   string        // where the next connection starts
@@ -117,6 +131,10 @@ type follower struct {
 	retry    time.Duration // the reconnection time that the server asked for last
 	opened   bool          // the connection has got as far as KindOpen
 	failures int           // connections in a row that did not hold
+
+	token       string        // the newest that the connection was to go on with
+	resumeToken string        // the newest of the session, or "": then it is joined anew
+	ended       twinrail.Code // of the "end" of the last connection, or ""
 }
 
 // errBroken says that the loop body broke out of the iteration.
@@ -129,9 +147,9 @@ func (f *follower) run(ctx context.Context) error {
 	for {
 		token, err := f.c.credential.replace(ctx, rejected)
 		start := time.Now()
-		f.opened = false
+		f.opened, f.token = false, token
 		if err == nil {
-			err = f.connect(f, ctx, token)
+			err = f.connect(f, ctx)
 		}
 		if errors.Is(err, errBroken) {
 			return err
@@ -150,7 +168,7 @@ func (f *follower) run(ctx context.Context) error {
 			if refreshed || f.c.credential.source == nil {
 				return err
 			}
-			rejected, refreshed = token, true
+			rejected, refreshed = f.token, true
 			if !f.opened {
 				continue // the new token is tried at once
 			}

@@ -14,10 +14,12 @@ import (
 )
 
 // followSSE is one connection of the SSE rail. It returns why it ended.
-func (f *follower) followSSE(ctx context.Context, token string) error {
+func (f *follower) followSSE(ctx context.Context) error {
+	s := &sseConn{f: f, renewal: renewal{f: f, token: f.token}}
+	defer s.renewal.end()
 	dog, ctx, cancel := newWatchdog(ctx, f.c.silence)
 	defer cancel()
-	req, err := f.sseRequest(ctx, token)
+	req, err := f.sseRequest(ctx, f.token)
 	if err != nil {
 		return final{err}
 	}
@@ -28,10 +30,18 @@ func (f *follower) followSSE(ctx context.Context, token string) error {
 		return orCause(ctx, err)
 	}
 	defer resp.Body.Close()
-	if err := sseRefusal(resp); err != nil {
+	if err := f.sseRefusal(resp); err != nil {
 		return err
 	}
-	return orCause(ctx, f.readSSE(newSSEReader(dog.reader(resp.Body), f.c.maxMessage)))
+	f.ended = ""
+	return orCause(ctx, s.read(ctx, newSSEReader(dog.reader(resp.Body), f.c.maxMessage)))
+}
+
+// sseConn is one connection of the SSE rail.
+type sseConn struct {
+	f            *follower
+	connectionID string
+	renewal      renewal
 }
 
 func (f *follower) sseRequest(ctx context.Context, token string) (*http.Request, error) {
@@ -60,13 +70,17 @@ func (f *follower) sseRequest(ctx context.Context, token string) (*http.Request,
 }
 
 // sseRefusal returns the error of a response that is no event stream, or nil.
-func sseRefusal(resp *http.Response) error {
+func (f *follower) sseRefusal(resp *http.Response) error {
 	switch resp.StatusCode {
 	case http.StatusOK:
 	case http.StatusNoContent:
+		code := f.ended
+		if code == "" {
+			code = twinrail.CodeNotFound
+		}
 		return &ResponseError{
 			Status: resp.StatusCode, Action: twinrail.ActionStop, RequestID: resp.Header.Get("X-Request-Id"),
-			Err: twinrail.Errorf(twinrail.CodeNotFound, "", "the server said not to come back"),
+			Err: twinrail.Errorf(code, "", "the server says not to come back"),
 		}
 	default:
 		return responseError(resp)
@@ -86,8 +100,8 @@ func orCause(ctx context.Context, err error) error {
 	return err
 }
 
-// readSSE reads a stream to its end.
-func (f *follower) readSSE(r *sseReader) error {
+// read reads a stream to its end.
+func (s *sseConn) read(ctx context.Context, r *sseReader) error {
 	for {
 		block, err := r.next()
 		if errors.Is(err, errTooLong) {
@@ -96,13 +110,14 @@ func (f *follower) readSSE(r *sseReader) error {
 		if err != nil {
 			return fmt.Errorf("client: the connection was lost: %w", err)
 		}
-		if err := f.takeSSE(&block); err != nil {
+		if err := s.take(ctx, &block); err != nil {
 			return err
 		}
 	}
 }
 
-func (f *follower) takeSSE(b *sseBlock) error {
+func (s *sseConn) take(ctx context.Context, b *sseBlock) error {
+	f := s.f
 	if b.retry > 0 {
 		f.retry = b.retry
 	}
@@ -112,20 +127,40 @@ func (f *follower) takeSSE(b *sseBlock) error {
 	}
 	switch b.event {
 	case twinrail.SSEOpen:
-		return decodeAnd(b.data, f.giveOpen)
+		return decodeAnd(b.data, func(open twinrail.Open) error {
+			s.connectionID = open.ConnectionID
+			return f.giveOpen(open)
+		})
 	case twinrail.SSELive:
 		return decodeAnd(b.data, func(live twinrail.Live) error {
 			return f.give(Item{Kind: KindLive, Cursor: live.Cursor})
 		})
 	case twinrail.SSEReset:
 		return decodeAnd(b.data, f.giveReset)
+	case twinrail.SSEAuthExpiring:
+		s.renewal.start(ctx, s.renew)
+		return nil
 	case twinrail.SSEEnd:
-		return decodeAnd(b.data, endError)
+		return decodeAnd(b.data, func(end twinrail.End) error {
+			f.ended = end.Code
+			return endError(end)
+		})
 	}
 	if twinrail.Channel(b.event).Rail() == twinrail.RailSSE {
 		return f.giveEvent(append([]byte(nil), b.data...))
 	}
 	return nil // of a later version of the protocol, or a hint
+}
+
+// renew extends the connection with a new token.
+func (s *sseConn) renew(ctx context.Context, token string) error {
+	if s.connectionID == "" {
+		return errors.New("client: the connection has no name")
+	}
+	c := s.f.c
+	u := c.endpoint(twinrail.PathConnections+s.connectionID+"/auth", nil)
+	routing := twinrail.Routing{TenantID: s.f.routing.TenantID, Env: s.f.routing.Env}
+	return c.send(ctx, http.MethodPost, u, token, routing, nil, &twinrail.LifetimeResponse{})
 }
 
 // skipTo moves the cursor past events that were not for this subscriber.

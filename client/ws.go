@@ -15,11 +15,14 @@ import (
 	"github.com/twinrail/twinrail"
 )
 
-// A follower has one subscription on its WebSocket, under this name, and this
-// reference on its join.
+// A follower has one subscription on its WebSocket, under this name, and these
+// references on its frames.
 const (
-	subName = "s"
-	joinRef = "join"
+	subName     = "s"
+	joinRef     = "join"
+	resumeRef   = "resume"
+	presenceRef = "presence"
+	authRef     = "auth"
 )
 
 // wsConn is one connection of the WS rail.
@@ -29,26 +32,32 @@ type wsConn struct {
 	dog  *watchdog
 
 	connectionID string
+	sessionID    string
+	resuming     bool           // a resume was sent and is not answered yet
 	told         *ResponseError // the error frame that announced a close
 	comeBack     time.Duration  // what a drain frame asked for
 	keepalive    sync.WaitGroup
+	renewal      renewal
 }
 
 // followWS is one connection of the WS rail. It returns why it ended.
-func (f *follower) followWS(ctx context.Context, token string) error {
+func (f *follower) followWS(ctx context.Context) error {
 	dog, ctx, cancel := newWatchdog(ctx, f.c.silence)
 	defer cancel()
-	w := &wsConn{f: f, dog: dog}
-	if err := w.dial(ctx, token); err != nil {
+	w := &wsConn{f: f, dog: dog, renewal: renewal{f: f, token: f.token}}
+	if err := w.dial(ctx, f.token); err != nil {
 		return orCause(ctx, err)
 	}
+	defer w.renewal.end()
 	defer w.keepalive.Wait()
 	defer cancel()
 	defer w.conn.CloseNow()
+	reading, stopReading := w.farewell(ctx)
+	defer stopReading()
 
-	err := w.join(ctx)
+	err := w.begin(ctx)
 	for err == nil {
-		err = w.readFrame(ctx)
+		err = w.readFrame(ctx, reading)
 	}
 	if errors.Is(err, errBroken) {
 		_ = w.conn.Close(websocket.StatusNormalClosure, "") // a leave that is no cut
@@ -84,7 +93,7 @@ func (w *wsConn) join(ctx context.Context) error {
 	routing := w.f.routing
 	return w.write(ctx, &twinrail.ClientFrame{
 		Op: twinrail.OpJoin, Ref: joinRef, Sub: subName,
-		Routing: &routing, Channels: w.f.options.Channels, After: w.f.cursor,
+		Routing: &routing, Channels: w.f.options.Channels, After: w.f.cursor, Presence: w.f.options.Presence,
 	})
 }
 
@@ -100,9 +109,36 @@ func (w *wsConn) write(ctx context.Context, frame *twinrail.ClientFrame) error {
 	return w.conn.Write(ctx, websocket.MessageText, data)
 }
 
-func (w *wsConn) readFrame(ctx context.Context) error {
+// farewellTime bounds how long a clean close may take.
+const farewellTime = time.Second
+
+// farewell returns the context to read in. It outlives ctx by a clean close: the
+// others see a follower that is told to end leave at once, and one that is cut
+// only after a grace. The function that it returns ends it.
+func (w *wsConn) farewell(ctx context.Context) (context.Context, func()) {
+	reading, cut := context.WithCancel(context.WithoutCancel(ctx))
+	said := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(said)
+		defer cut()
+		if errors.Is(context.Cause(ctx), errSilent) {
+			return
+		}
+		defer time.AfterFunc(farewellTime, cut).Stop()
+		_ = w.conn.Close(websocket.StatusNormalClosure, "")
+	})
+	return reading, func() {
+		if !stop() {
+			<-said
+		}
+		cut()
+	}
+}
+
+// readFrame reads a frame and, unless ctx has ended meanwhile, takes it.
+func (w *wsConn) readFrame(ctx, reading context.Context) error {
 	w.dog.start()
-	kind, r, err := w.conn.Reader(ctx)
+	kind, r, err := w.conn.Reader(reading)
 	w.dog.stop()
 	if err != nil {
 		return w.closed(err)
@@ -110,6 +146,9 @@ func (w *wsConn) readFrame(ctx context.Context) error {
 	data, err := io.ReadAll(w.dog.reader(r))
 	if err != nil {
 		return w.closed(err)
+	}
+	if ctx.Err() != nil {
+		return nil
 	}
 	if kind != websocket.MessageText {
 		return final{errors.New("client: the server sent a binary message")}
@@ -127,18 +166,25 @@ func (w *wsConn) take(ctx context.Context, frame *twinrail.ServerFrame) error {
 		w.f.skipTo(frame.Cursors[subName])
 		return w.write(ctx, &twinrail.ClientFrame{Op: twinrail.OpPong, Ref: frame.Ref})
 	case twinrail.OpError:
-		return w.takeError(frame)
+		return w.takeError(ctx, frame)
 	case twinrail.OpDrain:
 		w.comeBack = time.Duration(frame.ReconnectAfterMS) * time.Millisecond
+	case twinrail.OpResumed:
+		return w.resumed(ctx, frame)
+	case twinrail.OpAuthExpiring:
+		w.renewal.start(ctx, w.renew)
 	}
 	if frame.Sub != subName {
 		return nil
 	}
 	switch frame.Op {
 	case twinrail.OpJoined:
-		return w.f.giveOpen(twinrail.Open{
-			ConnectionID: w.connectionID, Cursor: frame.Cursor, Head: frame.Head,
-			Resumed: frame.Resumed != nil && *frame.Resumed, Reason: frame.Reason,
+		if frame.ResumeToken != "" {
+			w.f.resumeToken = frame.ResumeToken
+		}
+		return w.open(&twinrail.Subscription{
+			Cursor: frame.Cursor, Head: frame.Head, Resumed: frame.Resumed != nil && *frame.Resumed,
+			Reason: frame.Reason, Members: frame.Members,
 		})
 	case twinrail.OpEvent:
 		return w.f.giveEvent(frame.Event)
@@ -146,8 +192,27 @@ func (w *wsConn) take(ctx context.Context, frame *twinrail.ServerFrame) error {
 		return w.f.give(Item{Kind: KindLive, Cursor: frame.Cursor})
 	case twinrail.OpReset:
 		return w.f.giveReset(twinrail.Reset{Reason: frame.Reason, Oldest: frame.Oldest, Head: frame.Head})
+	case twinrail.OpPresence:
+		return w.f.give(Item{Kind: KindPresence, Presence: &Presence{Leave: frame.Leave, Join: frame.Join, Update: frame.Update}})
 	}
 	return nil // of a later version of the protocol, or a hint
+}
+
+// open gives where the subscription starts, and who is present there.
+func (w *wsConn) open(sub *twinrail.Subscription) error {
+	err := w.f.giveOpen(twinrail.Open{
+		ConnectionID: w.connectionID, Cursor: sub.Cursor, Head: sub.Head, Resumed: sub.Resumed, Reason: sub.Reason,
+	})
+	if err != nil || sub.Members == nil {
+		return err
+	}
+	return w.f.give(Item{Kind: KindPresence, Presence: &Presence{Members: *sub.Members}})
+}
+
+// renew extends the connection with a new token. What is answered changes
+// nothing: a refusal is followed by the close, when the old token expires.
+func (w *wsConn) renew(ctx context.Context, token string) error {
+	return w.write(ctx, &twinrail.ClientFrame{Op: twinrail.OpAuth, Ref: authRef, Token: token})
 }
 
 // maxHeartbeat bounds what a server may call its heartbeat.
@@ -159,7 +224,10 @@ func (w *wsConn) welcome(ctx context.Context, frame *twinrail.ServerFrame) {
 	if w.connectionID != "" || frame.HeartbeatMS <= 0 {
 		return
 	}
-	w.connectionID = frame.ConnectionID
+	w.connectionID, w.sessionID = frame.ConnectionID, frame.SessionID
+	if w.f.resumeToken == "" {
+		w.f.resumeToken = frame.ResumeToken
+	}
 	heartbeat := min(time.Duration(frame.HeartbeatMS)*time.Millisecond, maxHeartbeat)
 	w.dog.limit = heartbeat * 5 / 2
 	w.keepalive.Go(func() { w.ping(ctx, heartbeat) })
@@ -182,9 +250,9 @@ func (w *wsConn) ping(ctx context.Context, every time.Duration) {
 	}
 }
 
-// takeError tells an answer to the join from an announcement of the close, whose
-// code will say what to do.
-func (w *wsConn) takeError(frame *twinrail.ServerFrame) error {
+// takeError tells an answer to what the subscription needs from an announcement
+// of the close, whose code will say what to do.
+func (w *wsConn) takeError(ctx context.Context, frame *twinrail.ServerFrame) error {
 	e := &ResponseError{
 		RequestID: frame.RequestID,
 		Err: &twinrail.Error{
@@ -197,8 +265,16 @@ func (w *wsConn) takeError(frame *twinrail.ServerFrame) error {
 		w.told = e
 		return nil
 	}
-	if frame.Ref != joinRef && frame.Sub != subName {
-		return nil
+	switch frame.Ref {
+	case resumeRef:
+		if w.resuming && refusesResume(frame.Code) {
+			return w.joinAnew(ctx)
+		}
+	case joinRef, presenceRef:
+	default:
+		if frame.Ref != "" || frame.Sub != subName {
+			return nil
+		}
 	}
 	e.Action = actionOf(frame.Retry, frame.Code.Info().Status)
 	return e
@@ -224,5 +300,8 @@ func (w *wsConn) closed(err error) error {
 		e.Status, e.Action = code, twinrail.CloseAction(code)
 	}
 	e.Err.RetryAfter = max(e.Err.RetryAfter, w.comeBack)
+	if w.resuming && refusesResume(e.Err.Code) {
+		w.f.resumeToken, e.Action = "", twinrail.ActionResume
+	}
 	return e
 }

@@ -235,7 +235,7 @@ func TestWSDoesWhatTheCloseCodeSays(t *testing.T) {
 	}{
 		{4000, "", twinrail.CodeBadFrame, 0, 1},
 		{4003, announce(twinrail.CodeContextMismatch, 0), twinrail.CodeContextMismatch, 0, 1},
-		{4009, "", twinrail.CodeBadFrame, 0, 1},
+		{4009, "", twinrail.CodeSessionTakenOver, 0, 1},
 		{4010, "", twinrail.CodeCredentialRevoked, 0, 1},
 		{4099, announce("novel", 0), "novel", 0, 1},
 		{4100, announce(twinrail.CodeRateLimited, 5000), "", 5 * time.Second, 1},
