@@ -55,7 +55,7 @@ func (c *serveCmd) verifier(log *slog.Logger) (*auth.Verifier, error) {
 		if c.Issuer != "" || len(c.Audience) > 0 {
 			return nil, usageError(errors.New("--auth-issuer and --auth-audience: without a secret, key or JWKS URL there is no issuer to expect"))
 		}
-		key, err := auth.LoadOrCreateKey(c.Data)
+		key, err := auth.LoadOrCreateKey(c.Data, auth.KeyFile)
 		if err != nil {
 			return nil, err
 		}

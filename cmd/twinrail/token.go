@@ -35,7 +35,7 @@ func (c *tokenCmd) Run(p *process) error {
 		}
 		grants = append(grants, grant)
 	}
-	key, err := auth.LoadOrCreateKey(c.Data)
+	key, err := auth.LoadOrCreateKey(c.Data, auth.KeyFile)
 	if err != nil {
 		return err
 	}

@@ -8,11 +8,24 @@ import (
 	"github.com/twinrail/twinrail"
 )
 
-// Principal is who a verified credential speaks for. Only [Verifier.Verify]
-// makes one.
+// Principal is who a verified credential speaks for: a token, or a ticket or
+// cookie that was got with one. Only [Verifier.Verify] and the [Gate] make one.
+// It is not changed once made.
 type Principal struct {
 	identity twinrail.Identity
+	carriage carriage
+	scope    *scope     // of a ticket; nil is unscoped
+	login    *loginLife // of a cookie session, else nil
 }
+
+// carriage is how a credential came.
+type carriage uint8
+
+const (
+	byBearer carriage = iota
+	byTicket
+	byCookie
+)
 
 // Identity returns what the credential says. The caller must not change its
 // Grants.
@@ -187,7 +200,7 @@ func (c *Context) resolve(stated twinrail.Routing, kind twinrail.Kind) (twinrail
 }
 
 func (p *Principal) may(a twinrail.Address, channel twinrail.Channel, right twinrail.Right) bool {
-	return slices.ContainsFunc(p.identity.Grants, func(g twinrail.Grant) bool {
+	return p.scope.allows(a, channel) && slices.ContainsFunc(p.identity.Grants, func(g twinrail.Grant) bool {
 		return g.Allows(channel, right) && g.Covers(a)
 	})
 }

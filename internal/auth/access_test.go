@@ -20,7 +20,7 @@ func full() twinrail.Routing {
 func granting(grants ...twinrail.Grant) *Principal {
 	id := someone()
 	id.Grants = grants
-	return &Principal{id}
+	return &Principal{identity: id}
 }
 
 // enter is Enter for a context that states tenant and env only.
@@ -254,7 +254,7 @@ func TestReaderOfSeveralChannels(t *testing.T) {
 // TestKeysInAFrame states keys once in the request and once in a frame.
 func TestKeysInAFrame(t *testing.T) {
 	id := someone()
-	c, err := (&Principal{id}).Enter(twinrail.Routing{TenantID: "t_acme", Env: "dev", WorkspaceID: "w", PanelID: "l"}, "", "")
+	c, err := (&Principal{identity: id}).Enter(twinrail.Routing{TenantID: "t_acme", Env: "dev", WorkspaceID: "w", PanelID: "l"}, "", "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,9 +3,11 @@ package auth
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"log/slog"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/twinrail/twinrail"
@@ -24,7 +26,7 @@ type GateOptions struct {
 	// with which they do not outlive the process.
 	Key []byte
 	// AllowedOrigins lists the exact origins whose pages may use a cookie or a
-	// ticket. Default none.
+	// ticket. The origin "null" never is one. Default none.
 	AllowedOrigins []string
 	// InsecureCookies is for development over plain HTTP: it names the cookie
 	// without the prefix __Host-, and leaves out Secure.
@@ -32,7 +34,8 @@ type GateOptions struct {
 	// TicketTTL is how long a ticket is good for. Default 60 s.
 	TicketTTL time.Duration
 	// MaxTokenAge is how long after its iat a token is accepted at most, and
-	// with that how long a revocation is kept. Default 90 days.
+	// with that how long a revocation is kept. Default 90 days. Whoever raises it
+	// brings back tokens whose revocation is forgotten already.
 	MaxTokenAge time.Duration
 	// Logger takes what an operator should know. Default discards.
 	Logger *slog.Logger
@@ -41,8 +44,11 @@ type GateOptions struct {
 // Gate is the way in: whatever a request carries as its credential, the gate
 // turns into a [Context], or refuses. Its methods may be called concurrently.
 type Gate struct {
-	opts    GateOptions
-	origins map[string]bool
+	opts        GateOptions
+	origins     map[string]bool
+	resumeKey   []byte
+	revocations *revocations
+	onRevoke    func()
 }
 
 // NewGate returns a Gate, having read its tables.
@@ -50,22 +56,50 @@ func NewGate(o GateOptions) (*Gate, error) {
 	if o.Verifier == nil {
 		return nil, errors.New("auth: a gate needs a verifier")
 	}
-	o.TicketTTL = cmp.Or(o.TicketTTL, time.Minute)
-	o.MaxTokenAge = cmp.Or(o.MaxTokenAge, 90*24*time.Hour)
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
+	o = o.withDefaults()
 	g := &Gate{opts: o, origins: make(map[string]bool)}
 	for _, origin := range o.AllowedOrigins {
 		g.origins[origin] = true
 	}
+	var err error
+	if g.resumeKey, err = newResumeKey(o.Key); err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	if g.revocations, err = openRevocations(o.Revocations, o.MaxTokenAge+maxClockSkew, now); err != nil {
+		return nil, err
+	}
 	return g, nil
+}
+
+func (o GateOptions) withDefaults() GateOptions {
+	o.TicketTTL = cmp.Or(o.TicketTTL, time.Minute)
+	o.MaxTokenAge = cmp.Or(o.MaxTokenAge, 90*24*time.Hour)
+	if o.Revocations == nil {
+		o.Revocations = new(table.Memory)
+	}
+	if o.Cookies == nil {
+		o.Cookies = new(table.Memory)
+	}
+	if len(o.Key) == 0 {
+		o.Key = make([]byte, MinSecret)
+		rand.Read(o.Key) // never fails
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
 }
 
 // Admit does the first three checks of a request in their order: the credential
 // (401; for a cookie or a ticket before that the origin, 403), the context
 // present and well formed (400), its tenant, env and actor the credential's
-// (403). Whether the rail is on and what the grants cover is still to be asked.
+// (403). Whether the rail is on and what the grants cover is still to be asked;
+// and so is, with [Context.AllowsRail], what a ticket is for.
+//
+// An explicit bearer or ticket counts in place of a cookie, which browsers send
+// along unasked; a bearer and a ticket together are credential_invalid. A ticket
+// is used up once it has been looked up, whatever becomes of the request.
 func (g *Gate) Admit(r *http.Request) (*Context, error) {
 	p, err := g.principal(r)
 	if err != nil {
@@ -87,22 +121,58 @@ func (g *Gate) principal(r *http.Request) (*Principal, error) {
 }
 
 // Verify is [Verifier.Verify], and refuses what is revoked or older than
-// MaxTokenAge.
+// MaxTokenAge: the principal's end is no later than that after its iat. A token
+// that has no iat must end within MaxTokenAge from now.
 func (g *Gate) Verify(ctx context.Context, raw string) (*Principal, error) {
-	return g.opts.Verifier.Verify(ctx, raw)
+	p, err := g.opts.Verifier.Verify(ctx, raw)
+	if err != nil {
+		return nil, err
+	}
+	id, now := &p.identity, time.Now() // p is still ours alone
+	if id.IssuedAt.IsZero() && id.ExpiresAt.After(now.Add(g.opts.MaxTokenAge)) {
+		return nil, invalid("iat is needed in a token that is valid for so long")
+	}
+	if id.IssuedAt.After(now.Add(maxClockSkew)) {
+		return nil, invalid("iat is in the future")
+	}
+	if last := id.IssuedAt.Add(g.opts.MaxTokenAge); !id.IssuedAt.IsZero() && id.ExpiresAt.After(last) {
+		id.ExpiresAt = last
+	}
+	if !now.Before(id.ExpiresAt) {
+		return nil, &twinrail.Error{Code: twinrail.CodeCredentialExpired}
+	}
+	if g.Revoked(p) {
+		return nil, errRevoked
+	}
+	return p, nil
 }
 
+var errRevoked = &twinrail.Error{Code: twinrail.CodeCredentialRevoked}
+
 // Renew verifies raw as a newer credential for what was opened with c, and
-// returns the context that takes c's place: the same tenant, env and actor
-// (context_mismatch, actor_mismatch), the same keys and ids, until the newer
-// one's end, which must not be before the older one's (credential_invalid).
+// returns the context that takes c's place, as [Context.RenewedBy] says. What a
+// ticket left out of c is not left out of that.
 func (g *Gate) Renew(ctx context.Context, c *Context, raw string) (*Context, error) {
-	return nil, errors.ErrUnsupported
+	p, err := g.Verify(ctx, raw)
+	if err != nil {
+		return nil, err
+	}
+	return c.RenewedBy(p)
+}
+
+// unavailable returns err where it is the client's, and else logs it and returns
+// what a client may see of it.
+func (g *Gate) unavailable(what string, err error) error {
+	var own *twinrail.Error
+	if errors.As(err, &own) {
+		return err
+	}
+	g.opts.Logger.Error(what, "error", err)
+	return twinrail.Errorf(twinrail.CodeUnavailable, "", "%s", what)
 }
 
 // IssueTicket returns a ticket that stands for c's credential once, within the
-// bounds of request. It has code not_found where the grants cover nothing within
-// these, and limit_exceeded where the actor has too many tickets unused.
+// bounds of request.
 func (g *Gate) IssueTicket(c *Context, request twinrail.TicketRequest) (twinrail.TicketResponse, error) {
 	return twinrail.TicketResponse{}, errors.ErrUnsupported
 }
@@ -121,46 +191,4 @@ func (g *Gate) EndSession(r *http.Request) (*http.Cookie, error) {
 	return nil, errors.ErrUnsupported
 }
 
-// Revoke makes credentials of c's tenant and env void that were issued up to
-// now. It is durable on return. It needs the permission session:revoke, else
-// it has code not_found.
-func (g *Gate) Revoke(c *Context, what twinrail.RevocationRequest) (twinrail.RevocationResponse, error) {
-	return twinrail.RevocationResponse{}, errors.ErrUnsupported
-}
-
-// Revoked reports whether p's credential has been revoked, or its cookie session
-// been ended, since.
-func (g *Gate) Revoked(p *Principal) bool { return false }
-
-// OnRevoke has fn called after each change of what Revoked says. It is to be
-// called before the gate is used, once.
-func (g *Gate) OnRevoke(fn func()) {}
-
-// Resume is what a resume token says.
-type Resume struct {
-	SessionID string
-	// Uses is how often the session had been resumed when the token was made.
-	Uses uint64
-	Subs []ResumeSub
-}
-
-// ResumeSub is one subscription of a session.
-type ResumeSub struct {
-	Name     string
-	Kind     twinrail.Kind
-	Routing  twinrail.Routing // all keys, the context's too; no actor
-	Channels twinrail.ChannelSet
-	Present  bool // the client is a member there
-}
-
-// SealResume returns the resume token that says so, bound to c's tenant, env,
-// actor and credential.
-func (g *Gate) SealResume(c *Context, r Resume) string { return "" }
-
-// OpenResume returns what a resume token says. It has code resume_invalid where
-// the token was not made by this server, or not for c's tenant, env and actor;
-// and credential_revoked where the credential that it was made for was revoked
-// since.
-func (g *Gate) OpenResume(c *Context, token string) (Resume, error) {
-	return Resume{}, errors.ErrUnsupported
-}
+type loginLife struct{ ended atomic.Bool }

@@ -16,15 +16,19 @@ import (
 	"github.com/twinrail/twinrail"
 )
 
-// KeyFile is the name of the development key within the data directory.
-const KeyFile = "development.key"
+// The names of keys within the data directory: what the tokens of twinrail token
+// are signed with, and what resume tokens are.
+const (
+	KeyFile        = "development.key"
+	SessionKeyFile = "session.key"
+)
 
-// LoadOrCreateKey returns the development key of a data directory, MinSecret
+// LoadOrCreateKey returns the key of that name in a data directory, MinSecret
 // random bytes, and makes directory and key where there are none yet. It
 // refuses a key that others than its owner may read or write. Of several
 // processes that make one at the same time all get the same.
-func LoadOrCreateKey(dir string) ([]byte, error) {
-	path := filepath.Join(dir, KeyFile)
+func LoadOrCreateKey(dir, name string) ([]byte, error) {
+	path := filepath.Join(dir, name)
 	key, err := loadKey(path)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return key, err
@@ -32,8 +36,8 @@ func LoadOrCreateKey(dir string) ([]byte, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	if err := createKey(dir, path); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("cannot make the development key: %w", err)
+	if err := createKey(dir, name); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("cannot make %s: %w", name, err)
 	}
 	return loadKey(path)
 }
@@ -61,11 +65,11 @@ func loadKey(path string) ([]byte, error) {
 	return key, nil
 }
 
-// createKey makes a key under another name and links it to path once it is
+// createKey makes a key under another name and links it to its own once it is
 // whole and on disk, so that nobody ever reads a part of it. It fails with
-// fs.ErrExist where path was made meanwhile.
-func createKey(dir, path string) (err error) {
-	f, err := os.CreateTemp(dir, KeyFile+".*") // O_EXCL, mode 0600
+// fs.ErrExist where there is one meanwhile.
+func createKey(dir, name string) (err error) {
+	f, err := os.CreateTemp(dir, name+".*") // O_EXCL, mode 0600
 	if err != nil {
 		return err
 	}
@@ -84,7 +88,7 @@ func createKey(dir, path string) (err error) {
 		err = closed
 	}
 	if err == nil {
-		err = os.Link(f.Name(), path)
+		err = os.Link(f.Name(), filepath.Join(dir, name))
 	}
 	if err != nil {
 		return err

@@ -92,15 +92,15 @@ func TestMintRefuses(t *testing.T) {
 
 func TestLoadOrCreateKey(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new", "data")
-	key, err := LoadOrCreateKey(dir)
+	key, err := LoadOrCreateKey(dir, KeyFile)
 	if err != nil || len(key) != MinSecret || bytes.Equal(key, make([]byte, MinSecret)) {
 		t.Fatalf("got %x, %v", key, err)
 	}
-	again, err := LoadOrCreateKey(dir)
+	again, err := LoadOrCreateKey(dir, KeyFile)
 	if err != nil || !bytes.Equal(again, key) {
 		t.Errorf("the second time %v, another key: %t", err, !bytes.Equal(again, key))
 	}
-	other, err := LoadOrCreateKey(t.TempDir())
+	other, err := LoadOrCreateKey(t.TempDir(), KeyFile)
 	if err != nil || bytes.Equal(other, key) {
 		t.Errorf("elsewhere %v, the same key: %t", err, bytes.Equal(other, key))
 	}
@@ -120,7 +120,7 @@ func TestLoadOrCreateKeyAtOnce(t *testing.T) {
 	var group sync.WaitGroup
 	for i := range keys {
 		group.Go(func() {
-			key, err := LoadOrCreateKey(dir)
+			key, err := LoadOrCreateKey(dir, KeyFile)
 			if err != nil {
 				t.Error(err)
 			}
@@ -161,7 +161,7 @@ func TestLoadOrCreateKeyRefuses(t *testing.T) {
 			if err := os.Chmod(path, tt.mode); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := LoadOrCreateKey(filepath.Dir(path)); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if _, err := LoadOrCreateKey(filepath.Dir(path), KeyFile); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want an error with %q", err, tt.want)
 			}
 			if content, err := os.ReadFile(path); err != nil || !bytes.Equal(content, tt.content) {
@@ -169,7 +169,7 @@ func TestLoadOrCreateKeyRefuses(t *testing.T) {
 			}
 		})
 	}
-	if _, err := LoadOrCreateKey(filepath.Join(os.DevNull, "x")); err == nil {
+	if _, err := LoadOrCreateKey(filepath.Join(os.DevNull, "x"), KeyFile); err == nil {
 		t.Error("made a key where no directory can be")
 	}
 }

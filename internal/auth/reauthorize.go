@@ -25,4 +25,6 @@ func (c *Context) Allows(r Reader) error {
 }
 
 // Address returns the stream that r may read, and the audience that it holds.
-func (r Reader) Address() twinrail.Address { return twinrail.Address{Home: r.home, Audience: r.audience} }
+func (r Reader) Address() twinrail.Address {
+	return twinrail.Address{Home: r.home, Audience: r.audience}
+}

@@ -214,7 +214,7 @@ func TestAdmitOrder(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			r := request("/", tt.headers...)
 			r.URL.RawQuery = tt.query
-			c, err := (&Gate{opts: GateOptions{Verifier: v}}).Admit(r)
+			c, err := newGate(t, GateOptions{Verifier: v}).Admit(r)
 			wantError(t, err, tt.code, tt.field)
 			if (c == nil) != (err != nil) {
 				t.Errorf("got %v with %v", c, err)
@@ -227,7 +227,7 @@ func TestAdmitContext(t *testing.T) {
 	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	r := request("/?canvas_id=c1", "Authorization: Bearer "+signHS(t, validClaims()), "X-Tenant-Id: t_acme", "X-Env: prod",
 		"X-Request-Id: r-1", "Traceparent: "+parent)
-	c, err := (&Gate{opts: GateOptions{Verifier: secretVerifier(t)}}).Admit(r)
+	c, err := newGate(t, GateOptions{}).Admit(r)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -169,7 +169,7 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (*Principal, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Principal{id}, nil
+	return &Principal{identity: id}, nil
 }
 
 // wellFormed reports whether raw has only the characters of a JWT. The base64
