@@ -17,6 +17,7 @@ import (
 	"github.com/twinrail/twinrail/internal/disk"
 	"github.com/twinrail/twinrail/internal/journal"
 	"github.com/twinrail/twinrail/internal/server"
+	"github.com/twinrail/twinrail/internal/table"
 )
 
 // journalDir is the journal's own directory within the data directory.
@@ -43,17 +44,17 @@ func (c *serveCmd) Run(p *process) (err error) {
 		return err
 	}
 	defer verifier.Close()
-	events, err := c.openJournal(log)
+	events, tables, err := c.openJournal(log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, events.Close()) }()
-	options := c.options()
-	gate, err := auth.NewGate(auth.GateOptions{Verifier: verifier, AllowedOrigins: c.AllowedOrigin, Logger: log})
+	gate, err := c.gate(verifier, tables, log)
 	if err != nil {
 		return err
 	}
-	options.Journal, options.Gate, options.Logger = events, gate, log
+	options := c.options()
+	options.Journal, options.Gate, options.Sessions, options.Logger = events, gate, tables("session"), log
 	core, err := server.New(options)
 	if err != nil {
 		return err
@@ -80,17 +81,36 @@ func (c *serveCmd) certificate() (*tls.Certificate, error) {
 	return &certificate, nil
 }
 
-func (c *serveCmd) openJournal(log *slog.Logger) (journal.Journal, error) {
+// openJournal opens the journal, and what opens the tables beside it.
+func (c *serveCmd) openJournal(log *slog.Logger) (journal.Journal, func(name string) table.Table, error) {
 	if c.Journal == "memory" {
-		log.Warn("events are kept in memory: a restart loses them")
-		return journal.NewMemory(journal.MemoryOptions{Retention: c.retention(), DedupeWindow: c.DedupeWindow}), nil
+		log.Warn("events, revocations and sessions are kept in memory: a restart loses them")
+		events := journal.NewMemory(journal.MemoryOptions{Retention: c.retention(), DedupeWindow: c.DedupeWindow})
+		return events, func(string) table.Table { return new(table.Memory) }, nil
 	}
 	dir := filepath.Join(c.Data, journalDir)
 	opened, err := disk.Open(dir, disk.Options{Retention: c.retention(), DedupeWindow: c.DedupeWindow, Logger: log})
 	if err != nil {
-		return nil, fmt.Errorf("--data: %w", err)
+		return nil, nil, fmt.Errorf("--data: %w", err)
 	}
-	return opened, nil
+	return opened, opened.Table, nil
+}
+
+// gate returns the way in. Its key is kept where what it signs is kept.
+func (c *serveCmd) gate(verifier *auth.Verifier, tables func(name string) table.Table, log *slog.Logger) (*auth.Gate, error) {
+	o := auth.GateOptions{
+		Verifier: verifier, Revocations: tables("revocation"), Cookies: tables("cookie"),
+		AllowedOrigins: c.AllowedOrigin, InsecureCookies: c.InsecureCookies,
+		TicketTTL: c.TicketTTL, MaxTokenAge: c.MaxTokenAge, Logger: log,
+	}
+	if c.Journal != "memory" {
+		key, err := auth.LoadOrCreateKey(c.Data, auth.SessionKeyFile)
+		if err != nil {
+			return nil, err
+		}
+		o.Key = key
+	}
+	return auth.NewGate(o)
 }
 
 // serving is a server that listens.

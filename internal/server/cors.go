@@ -10,7 +10,7 @@ import (
 // cors says to browsers which pages may read the answer: those of exactly the
 // allowed origins. It reports whether the request was a preflight, which it then
 // has answered; that carries no credential, and reaches nothing.
-func (s *Server) cors(w http.ResponseWriter, r *http.Request, method string) (answered bool) {
+func (s *Server) cors(w http.ResponseWriter, r *http.Request, m methods) (answered bool) {
 	origin := r.Header.Get("Origin")
 	if len(s.origins) > 0 {
 		w.Header().Add("Vary", "Origin")
@@ -18,13 +18,14 @@ func (s *Server) cors(w http.ResponseWriter, r *http.Request, method string) (an
 	allowed := origin != "" && s.origins[origin]
 	if allowed {
 		w.Header().Set("Access-Control-Allow-Origin", origin)
+		w.Header().Set("Access-Control-Allow-Credentials", "true") // cookies
 		w.Header().Set("Access-Control-Expose-Headers", "X-Request-Id, Traceparent, Retry-After")
 	}
 	if r.Method != http.MethodOptions || origin == "" || r.Header.Get("Access-Control-Request-Method") == "" {
 		return false
 	}
-	if allowed && method != "" {
-		w.Header().Set("Access-Control-Allow-Methods", method)
+	if allowed && len(m) > 0 {
+		w.Header().Set("Access-Control-Allow-Methods", m.names())
 		w.Header().Set("Access-Control-Allow-Headers", allowedHeaders())
 		w.Header().Set("Access-Control-Max-Age", "600")
 	}

@@ -40,6 +40,15 @@ type clientFrame struct {
 	Ref string `json:"ref"`
 	joinBody
 	publishBody
+	State jsontext.Value `json:"state"`
+	resumeBody
+	Token string `json:"token"`
+}
+
+// resumeBody is part of the resume frame.
+type resumeBody struct {
+	ResumeToken string            `json:"resume_token"`
+	Cursors     map[string]string `json:"cursors"`
 }
 
 // joinBody is part of the join frame.
@@ -48,6 +57,7 @@ type joinBody struct {
 	Routing  *twinrail.Routing  `json:"routing"`
 	Channels []twinrail.Channel `json:"channels"`
 	After    string             `json:"after"`
+	Presence jsontext.Value     `json:"presence"`
 }
 
 // decode reads b as one JSON value into v. Names must be spelled exactly, known,

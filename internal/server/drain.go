@@ -8,13 +8,13 @@ import (
 	"github.com/twinrail/twinrail"
 )
 
-// enter registers a session. One that comes in while the server drains is told
+// enter registers a connection. One that comes in while the server drains is told
 // to go at once, and one that comes in after Close is cut off.
-func (s *Server) enter(c session, rail twinrail.Rail) {
+func (s *Server) enter(c connection, rail twinrail.Rail) {
 	s.metrics.connections.WithLabelValues(string(rail)).Inc()
 	s.metrics.opened.WithLabelValues(string(rail)).Inc()
 	s.mu.Lock()
-	s.sessions[c] = struct{}{}
+	s.connections[c.name()] = c
 	late, closed := s.idle != nil, s.closed
 	s.mu.Unlock()
 	switch {
@@ -22,17 +22,19 @@ func (s *Server) enter(c session, rail twinrail.Rail) {
 		c.abort()
 	case late:
 		c.drain(s.returnAfter())
+	case s.opts.Gate.Revoked(c.context().Principal()):
+		c.revoke() // since it was admitted
 	}
 }
 
-// leave takes a session out; one that is not in it any more is passed over.
-func (s *Server) leave(c session, rail twinrail.Rail, code twinrail.Code) {
+// leave takes a connection out; one that is not in it any more is passed over.
+func (s *Server) leave(c connection, rail twinrail.Rail, code twinrail.Code) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, in := s.sessions[c]; !in {
+	if _, in := s.connections[c.name()]; !in {
 		return
 	}
-	delete(s.sessions, c)
+	delete(s.connections, c.name())
 	s.metrics.connections.WithLabelValues(string(rail)).Dec()
 	s.metrics.closed.WithLabelValues(string(rail), string(code)).Inc()
 	s.checkIdle()
@@ -57,7 +59,7 @@ func (s *Server) accept() (done func(), ok bool) {
 
 // checkIdle is called with mu held, after something has ended.
 func (s *Server) checkIdle() {
-	if s.idle != nil && len(s.sessions) == 0 && s.publishing == 0 {
+	if s.idle != nil && len(s.connections) == 0 && s.publishing == 0 {
 		select {
 		case <-s.idle:
 		default:
@@ -73,11 +75,12 @@ func (s *Server) checkIdle() {
 func (s *Server) Drain(ctx context.Context) error {
 	s.mu.Lock()
 	s.refuse()
-	sessions := s.open()
+	all := s.open()
 	s.checkIdle()
 	s.mu.Unlock()
-	for _, c := range sessions {
-		c.drain(s.returnAfter())
+	apart := s.opts.DrainWindow / time.Duration(max(len(all), 1))
+	for _, c := range all {
+		c.drain(s.nextReturn(apart))
 	}
 	select {
 	case <-s.idle:
@@ -97,9 +100,9 @@ func (s *Server) refuse() {
 }
 
 // open is called with mu held.
-func (s *Server) open() []session {
-	all := make([]session, 0, len(s.sessions))
-	for c := range s.sessions {
+func (s *Server) open() []connection {
+	all := make([]connection, 0, len(s.connections))
+	for _, c := range s.connections {
 		all = append(all, c)
 	}
 	return all
@@ -107,9 +110,9 @@ func (s *Server) open() []session {
 
 func (s *Server) abort() {
 	s.mu.Lock()
-	sessions := s.open()
+	all := s.open()
 	s.mu.Unlock()
-	for _, c := range sessions {
+	for _, c := range all {
 		c.abort()
 	}
 }
@@ -124,10 +127,31 @@ func (s *Server) Close() {
 	s.abort()
 	s.stop()
 	s.engine.close()
+	if err := s.sessions.Close(); err != nil {
+		s.log.Error("sessions were not kept", "err", err)
+	}
 }
 
-// returnAfter draws when a client is to come back.
-func (s *Server) returnAfter() time.Duration {
-	const soonest = time.Second
-	return soonest + rand.N(max(s.opts.DrainWindow, time.Millisecond))
+// soonestReturn is how long a client that is sent away stays away at least.
+const soonestReturn = time.Second
+
+// returnAfter says when a client that comes while the server drains is to come
+// back.
+func (s *Server) returnAfter() time.Duration { return s.nextReturn(0) }
+
+// nextReturn gives one client its own moment to come back: apart from the one
+// before it, and so far that not more than ReturnRate come in a second. Within
+// its share of time the moment is random, so that servers which drain at once do
+// not send theirs to the same moments.
+func (s *Server) nextReturn(apart time.Duration) time.Duration {
+	apart = max(apart, time.Second/time.Duration(s.opts.ReturnRate), 1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	from := s.lastReturn
+	if soonest := now.Add(soonestReturn); from.Before(soonest) {
+		from = soonest
+	}
+	s.lastReturn = from.Add(apart)
+	return from.Sub(now) + rand.N(apart)
 }

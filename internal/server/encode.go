@@ -103,8 +103,11 @@ func appendWSHeader(dst []byte, op byte, n int) []byte {
 }
 
 // appendWSFrame appends a text frame that holds f.
-func appendWSFrame(dst []byte, f *twinrail.ServerFrame) []byte {
-	b := mustJSON(f)
+func appendWSFrame(dst []byte, f *twinrail.ServerFrame) []byte { return appendWSJSON(dst, f) }
+
+// appendWSJSON appends a text frame that holds v in JSON.
+func appendWSJSON(dst []byte, v any) []byte {
+	b := mustJSON(v)
 	return append(appendWSHeader(dst, wsText, len(b)), b...)
 }
 

@@ -56,27 +56,40 @@ func newRig(t *testing.T, change ...func(*Options)) *rig {
 		t.Fatal(err)
 	}
 	dial := func() (net.Conn, error) { return net.Dial("tcp", ln.Addr().String()) }
-	return startRig(t, w, ln, dial, change...)
+	return startRig(t, authtest.New(t), w, ln, dial, change...)
 }
 
 // newBubbleRig is newRig over net.Pipe, for use in a synctest bubble.
 func newBubbleRig(t *testing.T, change ...func(*Options)) *rig {
 	t.Helper()
-	ln := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
-	return startRig(t, peekWatcher{}, ln, ln.dial, change...)
+	return newBubbleRigOf(t, authtest.New(t), change...)
 }
 
-func startRig(t *testing.T, w watcher, ln net.Listener, dial func() (net.Conn, error), change ...func(*Options)) *rig {
+// newBubbleRigOf is newBubbleRig for the tokens of issuer, which several servers
+// may take.
+func newBubbleRigOf(t *testing.T, issuer *authtest.Issuer, change ...func(*Options)) *rig {
 	t.Helper()
-	issuer := authtest.New(t)
-	o := Options{Gate: issuer.Gate(auth.GateOptions{})}
+	ln := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
+	return startRig(t, issuer, peekWatcher{}, ln, ln.dial, change...)
+}
+
+func startRig(t *testing.T, issuer *authtest.Issuer, w watcher, ln net.Listener, dial func() (net.Conn, error), change ...func(*Options)) *rig {
+	t.Helper()
+	var o Options
 	for _, f := range change {
 		f(&o)
 	}
 	if o.Journal == nil {
 		o.Journal = journal.NewMemory(journal.MemoryOptions{})
 	}
-	r := &rig{t: t, issuer: issuer, server: newServer(o, w), token: issuer.Token(), dial: dial}
+	if o.Gate == nil {
+		o.Gate = issuer.Gate(auth.GateOptions{})
+	}
+	s, err := newServer(o, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{t: t, issuer: issuer, server: s, token: issuer.Token(), dial: dial}
 	r.web = &http.Client{Timeout: patience, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext:       func(context.Context, string, string) (net.Conn, error) { return dial() },

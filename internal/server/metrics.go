@@ -18,6 +18,7 @@ type metrics struct {
 	duplicates  prometheus.Counter
 	delivered   *prometheus.CounterVec // by rail
 	bytesSent   prometheus.Counter
+	resumes     *prometheus.CounterVec // by code ("" for done)
 	resets      *prometheus.CounterVec // by reason
 	errors      *prometheus.CounterVec // by code
 	foreign     prometheus.Counter
@@ -41,6 +42,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		duplicates:  plain("events_duplicate_total", "Published events that the stream had seen before."),
 		delivered:   counter("events_delivered_total", "Events written to subscribers.", "rail"),
 		bytesSent:   plain("sent_bytes_total", "Bytes written to connections of either rail over HTTP/1.1."),
+		resumes:     counter("resumes_total", "Sessions of the WS rail that were to be resumed, by the code of the refusal; none where it was done.", "code"),
 		resets:      counter("resets_total", "Subscribers told that events between their cursor and the head cannot be delivered.", "reason"),
 		errors:      counter("errors_total", "Errors answered, on either rail.", "code"),
 		foreign:     plain("isolation_violations_total", "Entries of another stream stopped right before delivery. Anything but 0 is an incident."),
@@ -50,3 +52,11 @@ func newMetrics(r prometheus.Registerer) *metrics {
 }
 
 func (m *metrics) failed(code twinrail.Code) { m.errors.WithLabelValues(string(code)).Inc() }
+
+func (m *metrics) resumed(err error) {
+	code := twinrail.Code("")
+	if err != nil {
+		code = asError(err).Code
+	}
+	m.resumes.WithLabelValues(string(code)).Inc()
+}

@@ -28,12 +28,8 @@ func (s *Server) servePublish(w http.ResponseWriter, r *http.Request) error {
 	if s.draining.Load() {
 		return &twinrail.Error{Code: twinrail.CodeDraining}
 	}
-	body, err := s.readBody(w, r)
-	if err != nil {
-		return err
-	}
 	var request publishBody
-	if err := decode(body, &request, twinrail.CodeBadRequest); err != nil {
+	if err := s.readJSON(w, r, &request); err != nil {
 		return err
 	}
 	results, err := s.publish(r.Context(), ac, &request, "")
@@ -41,6 +37,23 @@ func (s *Server) servePublish(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return writeJSON(w, twinrail.PublishResponse{Results: results})
+}
+
+// readJSON reads a body into v.
+func (s *Server) readJSON(w http.ResponseWriter, r *http.Request, v any) error {
+	body, err := s.readBody(w, r)
+	if err != nil {
+		return err
+	}
+	return decode(body, v, twinrail.CodeBadRequest)
+}
+
+// readOptional is readJSON for a body that may be left out.
+func (s *Server) readOptional(w http.ResponseWriter, r *http.Request, v any) error {
+	if r.ContentLength == 0 {
+		return nil
+	}
+	return s.readJSON(w, r, v)
 }
 
 // readBody reads a JSON body.

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,6 +20,8 @@ import (
 	"github.com/twinrail/twinrail"
 	"github.com/twinrail/twinrail/internal/auth"
 	"github.com/twinrail/twinrail/internal/hub"
+	"github.com/twinrail/twinrail/internal/presence"
+	"github.com/twinrail/twinrail/internal/session"
 )
 
 // Server serves both rails over one journal.
@@ -28,6 +32,8 @@ type Server struct {
 	delivered map[twinrail.Rail]prometheus.Counter
 	origins   map[string]bool
 	hub       *hub.Hub
+	presence  *presence.Registry
+	sessions  *session.Registry
 	engine    *engine
 	public    http.Handler
 	admin     http.Handler
@@ -35,17 +41,25 @@ type Server struct {
 	stop     context.CancelFunc // ends the engine's context
 	draining atomic.Bool
 
-	mu         sync.Mutex
-	sessions   map[session]struct{}
-	publishing int           // publishes of WebSockets under way
-	idle       chan struct{} // closed when draining and nothing is left; nil before
-	closed     bool
+	mu          sync.Mutex
+	connections map[string]connection // by id
+	publishing  int                   // publishes of WebSockets under way
+	idle        chan struct{}         // closed when draining and nothing is left; nil before
+	closed      bool
+	lastReturn  time.Time // of those that clients were told; see returnAfter
 }
 
-// session is a connection of either rail.
-type session interface {
+// connection is one of either rail.
+type connection interface {
+	name() string
+	// context returns whose connection it is, and until when.
+	context() *auth.Context
+	// renew puts ac in the place of context. What ac gives no right to ends.
+	renew(ac *auth.Context)
 	// drain tells the client to come back after the given time, and ends.
 	drain(after time.Duration)
+	// revoke tells the client that its credential was revoked, and ends.
+	revoke()
 	// abort ends at once.
 	abort()
 }
@@ -59,19 +73,25 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("server: %w", err)
 	}
-	return newServer(o, w), nil
+	return newServer(o, w)
 }
 
 // newServer is New with the watcher given, which it takes over.
-func newServer(o Options, w watcher) *Server {
+func newServer(o Options, w watcher) (*Server, error) {
 	o.setDefaults()
+	sessions, err := session.Open(session.Options{Window: o.ResumeWindow, Table: o.Sessions, OnOver: sessionOver})
+	if err != nil {
+		return nil, fmt.Errorf("server: the sessions cannot be read: %w", err)
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	m := newMetrics(o.Registry)
 	s := &Server{
 		opts: o, log: o.Logger, metrics: m, engine: newEngine(ctx, &o, m, w), stop: stop,
-		hub:      hub.New(o.Journal, hub.Options{Window: max(o.Window, 0), Encode: encode}),
-		origins:  make(map[string]bool),
-		sessions: make(map[session]struct{}),
+		hub:         hub.New(o.Journal, hub.Options{Window: max(o.Window, 0), Encode: encode}),
+		presence:    presence.New(presence.Options{Grace: o.PresenceGrace, MaxMembers: o.MaxMembers}),
+		sessions:    sessions,
+		origins:     make(map[string]bool),
+		connections: make(map[string]connection),
 		delivered: map[twinrail.Rail]prometheus.Counter{
 			twinrail.RailSSE: m.delivered.WithLabelValues(string(twinrail.RailSSE)),
 			twinrail.RailWS:  m.delivered.WithLabelValues(string(twinrail.RailWS)),
@@ -81,18 +101,24 @@ func newServer(o Options, w watcher) *Server {
 		s.origins[origin] = true
 	}
 	s.public, s.admin = s.routes(), s.adminRoutes()
-	return s
+	o.Gate.OnRevoke(s.sweep)
+	return s, nil
 }
 
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle(twinrail.PathSSECanvases+"{canvas_id}", s.handle(http.MethodGet, s.serveSSE))
-	mux.Handle(twinrail.PathWS, s.handle(http.MethodGet, s.serveWS))
-	mux.Handle(twinrail.PathPublish, s.handle(http.MethodPost, s.servePublish))
-	mux.Handle(twinrail.PathHistory, s.handle(http.MethodGet, s.serveHistory))
-	mux.Handle("/", s.handle("", func(http.ResponseWriter, *http.Request) error {
-		return &twinrail.Error{Code: twinrail.CodeNotFound}
-	}))
+	get := func(h handler) http.Handler { return s.handle(methods{http.MethodGet: h}) }
+	post := func(h handler) http.Handler { return s.handle(methods{http.MethodPost: h}) }
+	mux.Handle(twinrail.PathSSECanvases+"{canvas_id}", get(s.serveSSE))
+	mux.Handle(twinrail.PathWS, get(s.serveWS))
+	mux.Handle(twinrail.PathPublish, post(s.servePublish))
+	mux.Handle(twinrail.PathHistory, get(s.serveHistory))
+	mux.Handle(twinrail.PathPresence, get(s.servePresence))
+	mux.Handle(twinrail.PathTickets, post(s.serveTicket))
+	mux.Handle(twinrail.PathSession, s.handle(methods{http.MethodPost: s.openSession, http.MethodDelete: s.endSession}))
+	mux.Handle(twinrail.PathConnections+"{connection_id}/auth", post(s.serveRenewal))
+	mux.Handle(twinrail.PathRevocations, post(s.serveRevocation))
+	mux.Handle("/", s.handle(nil))
 	return mux
 }
 
@@ -103,19 +129,33 @@ func (s *Server) Handler() http.Handler { return s.public }
 // their own.
 func (s *Server) AdminHandler() http.Handler { return s.admin }
 
+// handler answers a request, or returns the error that is the answer.
+type handler func(http.ResponseWriter, *http.Request) error
+
+// methods has the handlers of one path.
+type methods map[string]handler
+
+// names returns the methods, as a header lists them.
+func (m methods) names() string { return strings.Join(slices.Sorted(maps.Keys(m)), ", ") }
+
 // handle gives every request its ids, answers CORS, and turns errors into
-// problem documents. With method "" all are let through.
-func (s *Server) handle(method string, h func(http.ResponseWriter, *http.Request) error) http.Handler {
+// problem documents. With no methods at all there is nothing at the path.
+func (s *Server) handle(m methods) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id, trace := auth.RequestID(r), auth.Traceparent(r)
 		w.Header().Set("X-Request-Id", id)
 		w.Header().Set("Traceparent", trace)
-		if s.cors(w, r, method) {
+		if s.cors(w, r, m) {
 			return
 		}
-		if method != "" && r.Method != method {
-			w.Header().Set("Allow", method)
-			s.problem(w, r, id, twinrail.Errorf(twinrail.CodeMethodNotAllowed, "", "only %s", method))
+		h := m[r.Method]
+		switch {
+		case len(m) == 0:
+			s.problem(w, r, id, &twinrail.Error{Code: twinrail.CodeNotFound})
+			return
+		case h == nil:
+			w.Header().Set("Allow", m.names())
+			s.problem(w, r, id, twinrail.Errorf(twinrail.CodeMethodNotAllowed, "", "only %s", m.names()))
 			return
 		}
 		if err := h(w, r); err != nil && !errors.Is(err, errAnswered) {
@@ -164,6 +204,8 @@ func (o *Options) setDefaults() {
 	setDefault(&o.Gather, 5*time.Millisecond)
 	setDefault(&o.WriteTimeout, 30*time.Second)
 	setDefault(&o.DrainWindow, 10*time.Second)
+	setDefault(&o.ReturnRate, 1000)
+	setDefault(&o.MaxMembers, 4096)
 	setDefault(&o.Window, 1<<20)
 	setDefault(&o.MaxEvent, 64<<10)
 	setDefault(&o.MaxFrame, 1<<20)

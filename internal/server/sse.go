@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twinrail/twinrail"
@@ -28,6 +29,10 @@ const (
 // serveSSE answers GET /v1/sse/canvases/{canvas_id}.
 func (s *Server) serveSSE(w http.ResponseWriter, r *http.Request) error {
 	ac, err := s.admit(r, twinrail.RailSSE)
+	if err != nil && stopsReturning(r, err) {
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -57,6 +62,16 @@ func (s *Server) serveSSE(w http.ResponseWriter, r *http.Request) error {
 		return s.hijackSSE(w, c)
 	}
 	return c.serveHTTP2(w, r)
+}
+
+// stopsReturning reports whether err is the answer to an EventSource that comes
+// back and should not have: 204 is how the format tells it to stop.
+func stopsReturning(r *http.Request, err error) bool {
+	if r.Header.Get("Last-Event-ID") == "" {
+		return false
+	}
+	code := twinrail.CodeOf(err)
+	return code == twinrail.CodeCredentialRevoked || code == twinrail.CodeRailDisabled
 }
 
 // sseReader authorizes what the request asks to read. Without channels it is
@@ -138,17 +153,17 @@ func (s *Server) hijackSSE(w http.ResponseWriter, c *sseConn) error {
 // sseConn is one connection of the SSE rail.
 type sseConn struct {
 	// Fixed after begin.
-	server    *Server
-	id        string
-	requestID string
-	sub       *hub.Sub
-	link      *link         // of a hijacked connection, else nil
-	wake      chan struct{} // of an HTTP/2 stream: one token
+	server *Server
+	id     string
+	sub    *hub.Sub
+	link   *link         // of a hijacked connection, else nil
+	wake   chan struct{} // of an HTTP/2 stream: one token
+
+	auth atomic.Pointer[auth.Context]
 
 	// Owned by tick.
 	nextHeartbeat time.Time
-	warned        bool
-	expires       time.Time
+	warned        time.Time // the end that the client was warned of
 
 	// Owned by gather.
 	live bool
@@ -162,10 +177,35 @@ type sseConn struct {
 }
 
 func newSSEConn(s *Server, ac *auth.Context) *sseConn {
-	return &sseConn{
-		server: s, id: newID("c_"), requestID: ac.RequestID(), wake: make(chan struct{}, 1),
-		expires: ac.Principal().ExpiresAt(),
+	c := &sseConn{server: s, id: newID("c_"), wake: make(chan struct{}, 1)}
+	c.auth.Store(ac)
+	return c
+}
+
+func (c *sseConn) name() string { return c.id }
+
+func (c *sseConn) context() *auth.Context { return c.auth.Load() }
+
+func (c *sseConn) expires() time.Time { return c.context().Principal().ExpiresAt() }
+
+// renew is called from any goroutine. The next tick, which comes before the old
+// end, finds the new one.
+func (c *sseConn) renew(ac *auth.Context) {
+	if err := ac.Allows(c.sub.Reader()); err != nil {
+		c.finish(twinrail.End{Code: twinrail.CodeOf(err)}, 0)
+		return
 	}
+	c.auth.Store(ac)
+}
+
+func (c *sseConn) revoke() { c.finish(twinrail.End{Code: twinrail.CodeCredentialRevoked}, 0) }
+
+// finish has the stream end.
+func (c *sseConn) finish(e twinrail.End, retry time.Duration) {
+	c.mu.Lock()
+	c.endLocked(e, retry)
+	c.mu.Unlock()
+	c.kickNow()
 }
 
 // begin takes in what the client is told first.
@@ -252,7 +292,7 @@ func (c *sseConn) giveUp(ctx context.Context, out []byte, err error) ([]byte, ne
 		return out, thenClose, err
 	}
 	e := asError(err)
-	c.server.logFailure(ctx, c.requestID, e, err)
+	c.server.logFailure(ctx, c.context().RequestID(), e, err)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.endLocked(twinrail.End{Code: e.Code, Reconnect: true}, 0)
@@ -328,19 +368,21 @@ func (c *sseConn) tick(now time.Time) time.Time {
 		c.heartbeat, kick = true, true
 	}
 	due := c.nextHeartbeat
-	warn := c.expires.Add(-expiryNotice)
+	expires := c.expires()
+	warn := expires.Add(-expiryNotice)
+	warned := c.warned.Equal(expires)
 	switch {
-	case !now.Before(c.expires):
+	case !now.Before(expires):
 		c.endLocked(twinrail.End{Code: twinrail.CodeCredentialExpired, Reconnect: true}, 0)
 		kick = true
-	case !c.warned && !now.Before(warn):
-		c.warned, kick = true, true
-		c.pending = appendSSE(c.pending, twinrail.SSEAuthExpiring, twinrail.AuthExpiring{ExpiresAt: c.expires.UTC()})
-		due = earlier(due, c.expires)
-	case !c.warned:
+	case !warned && !now.Before(warn):
+		c.warned, kick = expires, true
+		c.pending = appendSSE(c.pending, twinrail.SSEAuthExpiring, twinrail.AuthExpiring{ExpiresAt: expires.UTC()})
+		due = earlier(due, expires)
+	case !warned:
 		due = earlier(due, warn)
 	default:
-		due = earlier(due, c.expires)
+		due = earlier(due, expires)
 	}
 	if kick {
 		// Without the lock's owner going on, nothing waits for it.
@@ -370,10 +412,7 @@ func (c *sseConn) endLocked(e twinrail.End, retry time.Duration) {
 
 // drain tells the client to come back after the given time, and ends.
 func (c *sseConn) drain(after time.Duration) {
-	c.mu.Lock()
-	c.endLocked(twinrail.End{Code: twinrail.CodeDraining, Reconnect: true}, after)
-	c.mu.Unlock()
-	c.kickNow()
+	c.finish(twinrail.End{Code: twinrail.CodeDraining, Reconnect: true}, after)
 }
 
 // abort ends the connection at once.
@@ -382,10 +421,7 @@ func (c *sseConn) abort() {
 		c.link.close(nil)
 		return
 	}
-	c.mu.Lock()
-	c.endLocked(twinrail.End{Code: twinrail.CodeDraining, Reconnect: true}, 0)
-	c.mu.Unlock()
-	c.kick()
+	c.finish(twinrail.End{Code: twinrail.CodeDraining, Reconnect: true}, 0)
 }
 
 // end is the link's, or serveHTTP2's, last word.
@@ -396,7 +432,7 @@ func (c *sseConn) end(cause error) {
 	code := closedCode(cause, c.ending)
 	c.mu.Unlock()
 	if cause != nil && code == twinrail.CodeInternal {
-		c.server.logFailure(context.Background(), c.requestID, &twinrail.Error{Code: code}, cause)
+		c.server.logFailure(context.Background(), c.context().RequestID(), &twinrail.Error{Code: code}, cause)
 	}
 	c.server.leave(c, twinrail.RailSSE, code)
 }

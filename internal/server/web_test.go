@@ -22,11 +22,11 @@ func TestCORS(t *testing.T) {
 			"problem":   r.do("GET", historyPath, "", header{"Origin", origin}),
 			"preflight": r.do("OPTIONS", publishPath, "", header{"Origin", origin, "Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "authorization,x-tenant-id"}),
 		} {
-			got, want := resp.header.Get("Access-Control-Allow-Origin"), ""
+			got, want, credentials := resp.header.Get("Access-Control-Allow-Origin"), "", ""
 			if allowed {
-				want = origin
+				want, credentials = origin, "true"
 			}
-			if got != want || !strings.Contains(strings.Join(resp.header.Values("Vary"), ","), "Origin") || resp.header.Get("Access-Control-Allow-Credentials") != "" {
+			if got != want || !strings.Contains(strings.Join(resp.header.Values("Vary"), ","), "Origin") || resp.header.Get("Access-Control-Allow-Credentials") != credentials {
 				t.Errorf("%s from %s: headers %v", name, origin, resp.header)
 			}
 			if name != "preflight" {
@@ -45,6 +45,10 @@ func TestCORS(t *testing.T) {
 	c := r.tail(canvasPath, "Origin", ours)
 	if got := c.resp.Header.Get("Access-Control-Allow-Origin"); got != ours {
 		t.Errorf("SSE: Access-Control-Allow-Origin %q", got)
+	}
+	both := r.do("OPTIONS", twinrail.PathSession, "", header{"Origin", ours, "Access-Control-Request-Method", "DELETE"})
+	if got := both.header.Get("Access-Control-Allow-Methods"); got != "DELETE, POST" {
+		t.Errorf("a preflight for a path of two methods allows %q", got)
 	}
 	// An OPTIONS that is no preflight is a method like any other.
 	problemOf(t, r.do("OPTIONS", publishPath, "", header{"Origin", ours}), twinrail.CodeMethodNotAllowed)

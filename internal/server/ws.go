@@ -17,6 +17,7 @@ import (
 	"github.com/twinrail/twinrail"
 	"github.com/twinrail/twinrail/internal/auth"
 	"github.com/twinrail/twinrail/internal/hub"
+	"github.com/twinrail/twinrail/internal/session"
 )
 
 // serveWS answers GET /v1/ws.
@@ -36,6 +37,11 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) error {
 	if s.draining.Load() {
 		return &twinrail.Error{Code: twinrail.CodeDraining, RetryAfter: s.returnAfter()}
 	}
+	c := &wsConn{server: s, id: newID("c_")}
+	c.auth.Store(ac)
+	if c.session, err = s.sessions.New(c); err != nil {
+		return err
+	}
 	upgrader := ws.HTTPUpgrader{
 		Timeout:  s.opts.WriteTimeout,
 		Header:   w.Header(),
@@ -46,21 +52,14 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) error {
 		if nc != nil {
 			_ = nc.Close()
 		}
+		c.session.End(c)
 		return abandoned(fmt.Errorf("upgrade: %w", err))
 	}
-	_ = nc.SetDeadline(time.Time{}) // net/http's own
-	c := &wsConn{
-		server: s, auth: ac, id: newID("c_"), session: newID("s_"),
-		expires: ac.Principal().ExpiresAt(),
-	}
+	_ = nc.SetDeadline(time.Time{})                    // net/http's own
 	early, _ := brw.Reader.Peek(brw.Reader.Buffered()) // cannot fail: it is there
 	c.link = newLink(s.engine, nc, c, append([]byte(nil), early...))
-	now := time.Now().UTC()
-	c.say(&twinrail.ServerFrame{
-		Op: twinrail.OpWelcome, ConnectionID: c.id, SessionID: c.session,
-		HeartbeatMS: milliseconds(s.opts.Heartbeat), ServerTime: &now,
-	})
 	c.heard()
+	c.welcome()
 	s.enter(c, twinrail.RailWS)
 	c.link.start()
 	return nil
@@ -102,24 +101,24 @@ func headerList(h http.Header, name string) (items []string) {
 // wsConn is one connection of the WS rail.
 type wsConn struct {
 	// Fixed.
-	server  *Server
-	auth    *auth.Context
-	link    *link
-	id      string
-	session string
+	server *Server
+	link   *link
+	id     string
 
+	auth      atomic.Pointer[auth.Context]
 	lastHeard atomic.Int64 // when the last frame came, on the engine's clock
 
 	// Owned by tick.
 	nextPing time.Time
-	warned   bool
-	expires  time.Time
+	warned   time.Time // the end that the client was warned of
 
 	// Owned by readable.
 	message    []byte // of a fragmented message, what has come
 	fragmented bool
 
 	mu      sync.Mutex
+	session *session.Session
+	taken   bool    // the session has another holder
 	out     []byte  // frames to be written before any event
 	joins   []*join // few, mostly one
 	ready   []*join // that may have something to deliver
@@ -137,19 +136,14 @@ type wsEnding struct {
 	waits bool // for the answer to a publish under way
 }
 
-// join is one subscription of a connection.
-type join struct {
-	name   string
-	sub    *hub.Sub
-	prefix []byte // of its event frames
-	live   bool   // owned by gather
-
-	ready bool // in wsConn.ready; guarded by wsConn.mu
-	left  bool // guarded by wsConn.mu
-}
-
 // reads tells the watcher that input is of interest.
 func (c *wsConn) reads() {}
+
+func (c *wsConn) name() string { return c.id }
+
+func (c *wsConn) context() *auth.Context { return c.auth.Load() }
+
+func (c *wsConn) requestID() string { return c.context().RequestID() }
 
 func (c *wsConn) heard() { c.lastHeard.Store(c.server.engine.now()) }
 
@@ -203,7 +197,7 @@ func (c *wsConn) lags() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, j := range c.ready {
-		if j.sub.Lags() {
+		if j.sub != nil && j.sub.Lags() {
 			return true
 		}
 	}
@@ -259,7 +253,7 @@ func (c *wsConn) giveUp(ctx context.Context, out []byte, err error) ([]byte, nex
 		return out, thenClose, err
 	}
 	e := asError(err)
-	c.server.logFailure(ctx, c.auth.RequestID(), e, err)
+	c.server.logFailure(ctx, c.requestID(), e, err)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ending == nil {
@@ -282,8 +276,21 @@ func (c *wsConn) giveBack(current *join, parked bool, rest []*join) {
 }
 
 // follow appends what follows the cursor of j, until nothing does or the write is
-// full.
+// full: first the events, then who came and went.
 func (c *wsConn) follow(ctx context.Context, j *join, out []byte) (_ []byte, parked bool, err error) {
+	parked = true
+	if j.sub != nil {
+		out, parked, err = c.followEvents(ctx, j, out)
+	} else {
+		out = j.appendLive(out)
+	}
+	if j.watch != nil && parked && err == nil {
+		out, parked, err = c.followPresence(j, out)
+	}
+	return out, parked, err
+}
+
+func (c *wsConn) followEvents(ctx context.Context, j *join, out []byte) (_ []byte, parked bool, err error) {
 	var room [8]*hub.Item
 	for len(out) < gatherLimit {
 		batch, err := j.sub.Next(ctx, room[:0], gatherLimit-len(out))
@@ -295,11 +302,7 @@ func (c *wsConn) follow(ctx context.Context, j *join, out []byte) (_ []byte, par
 		case err != nil:
 			return out, false, err
 		case batch.Parked:
-			if !j.live {
-				j.live = true
-				out = appendWSFrame(out, &twinrail.ServerFrame{Op: twinrail.OpLive, Sub: j.name, Cursor: j.sub.Cursor().String()})
-			}
-			return out, true, nil
+			return j.appendLive(out), true, nil
 		case batch.Reset != nil:
 			out = c.appendReset(out, j.name, batch.Reset)
 		}
@@ -332,7 +335,9 @@ func (c *wsConn) cursors() map[string]string {
 	defer c.mu.Unlock()
 	at := make(map[string]string, len(c.joins))
 	for _, j := range c.joins {
-		at[j.name] = j.sub.Cursor().String()
+		if j.sub != nil {
+			at[j.name] = j.sub.Cursor().String()
+		}
 	}
 	return at
 }
@@ -345,7 +350,7 @@ func (c *wsConn) appendEnding(dst []byte, e *wsEnding) []byte {
 		dst = appendWSFrame(dst, &twinrail.ServerFrame{
 			Op: twinrail.OpError, Code: e.err.Code, Field: e.err.Field, Detail: detail(e.err),
 			Retry: e.err.Code.Info().Retry, Action: action, Resumable: &resumable,
-			RetryAfterMS: milliseconds(e.err.RetryAfter), RequestID: c.auth.RequestID(),
+			RetryAfterMS: milliseconds(e.err.RetryAfter), RequestID: c.requestID(),
 		})
 		reason = string(e.err.Code)
 	}
@@ -370,9 +375,10 @@ func (c *wsConn) tick(now time.Time) time.Time {
 	heartbeat := c.server.opts.Heartbeat
 	silent := time.Duration(c.server.engine.now() - c.lastHeard.Load())
 	deadline := now.Add(2*heartbeat - silent)
-	warn := c.expires.Add(-expiryNotice)
+	expires := c.context().Principal().ExpiresAt()
+	warn := expires.Add(-expiryNotice)
 	switch {
-	case !now.Before(c.expires):
+	case !now.Before(expires):
 		c.fail(&twinrail.Error{Code: twinrail.CodeCredentialExpired})
 		return now.Add(heartbeat)
 	case silent >= 2*heartbeat:
@@ -388,14 +394,14 @@ func (c *wsConn) tick(now time.Time) time.Time {
 		c.mu.Unlock()
 		c.link.kickNow()
 	}
-	if !c.warned && !now.Before(warn) {
-		c.warned = true
-		at := c.expires.UTC()
+	if !c.warned.Equal(expires) && !now.Before(warn) {
+		c.warned = expires
+		at := expires.UTC()
 		c.say(&twinrail.ServerFrame{Op: twinrail.OpAuthExpiring, ExpiresAt: &at})
 		c.link.kickNow()
 	}
-	due := earlier(earlier(c.nextPing, deadline), c.expires)
-	if !c.warned {
+	due := earlier(earlier(c.nextPing, deadline), expires)
+	if !c.warned.Equal(expires) {
 		due = earlier(due, warn)
 	}
 	return due
@@ -409,6 +415,8 @@ func (c *wsConn) drain(after time.Duration) {
 	c.finish(&wsEnding{err: err, close: err.Code.Info().Close, waits: true})
 }
 
+func (c *wsConn) revoke() { c.fail(&twinrail.Error{Code: twinrail.CodeCredentialRevoked}) }
+
 func (c *wsConn) abort() { c.link.close(nil) }
 
 // end is the link's last word.
@@ -416,6 +424,7 @@ func (c *wsConn) end(cause error) {
 	c.mu.Lock()
 	joins := c.joins
 	c.joins, c.ready = nil, nil
+	c.leaveSession()
 	var ending *twinrail.End
 	if c.ending != nil && !c.ending.echo {
 		ending = &twinrail.End{Code: c.ending.err.Code}
@@ -426,12 +435,12 @@ func (c *wsConn) end(cause error) {
 	}
 	c.mu.Unlock()
 	for _, j := range joins {
-		j.sub.Close()
+		j.close()
 	}
 	c.server.metrics.subs.Sub(float64(len(joins)))
 	code := closedCode(cause, ending)
 	if cause != nil && code == twinrail.CodeInternal {
-		c.server.logFailure(context.Background(), c.auth.RequestID(), &twinrail.Error{Code: code}, cause)
+		c.server.logFailure(context.Background(), c.requestID(), &twinrail.Error{Code: code}, cause)
 	}
 	c.server.leave(c, twinrail.RailWS, code)
 }

@@ -2,10 +2,9 @@ package server
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/twinrail/twinrail"
-	"github.com/twinrail/twinrail/internal/auth"
-	"github.com/twinrail/twinrail/internal/hub"
 )
 
 const maxRef = 64
@@ -27,10 +26,10 @@ func (c *wsConn) handle(message []byte) error {
 	if err := c.dispatch(&f); err != nil {
 		e := asError(err)
 		c.server.metrics.failed(e.Code)
-		c.server.logFailure(c.server.engine.ctx, c.auth.RequestID(), e, err)
+		c.server.logFailure(c.server.engine.ctx, c.requestID(), e, err)
 		c.say(&twinrail.ServerFrame{
 			Op: twinrail.OpError, Ref: f.Ref, Sub: f.Sub, Code: e.Code, Field: e.Field, Detail: detail(e),
-			Retry: e.Code.Info().Retry, RetryAfterMS: milliseconds(e.RetryAfter), RequestID: c.auth.RequestID(),
+			Retry: e.Code.Info().Retry, RetryAfterMS: milliseconds(e.RetryAfter), RequestID: c.requestID(),
 		})
 	}
 	c.owe(false)
@@ -48,31 +47,31 @@ func (c *wsConn) owe(owing bool) {
 // checkMembers refuses an op that there is not, and members that it does not
 // take.
 func (f *clientFrame) checkMembers() error {
-	var sub, join, publish bool
-	switch f.Op {
-	case twinrail.OpJoin:
-		sub, join = true, true
-	case twinrail.OpLeave:
-		sub = true
-	case twinrail.OpPublish:
-		publish = true
-	case twinrail.OpPing, twinrail.OpPong:
-	default:
-		return twinrail.Errorf(twinrail.CodeBadFrame, "op", "must be join, leave, publish, ping or pong")
-	}
 	given := []struct {
-		name       string
-		has, takes bool
+		name string
+		has  bool
+		ops  string // that take it
 	}{
-		{"sub", f.Sub != "", sub},
-		{"routing", f.Routing != nil, join},
-		{"channels", f.Channels != nil, join},
-		{"after", f.After != "", join},
-		{"events", f.Events != nil, publish},
-		{"expected_seq", f.ExpectedSeq != nil, publish},
+		{"sub", f.Sub != "", "join leave presence"},
+		{"routing", f.Routing != nil, "join"},
+		{"channels", f.Channels != nil, "join"},
+		{"after", f.After != "", "join"},
+		{"presence", f.Presence != nil, "join"},
+		{"events", f.Events != nil, "publish"},
+		{"expected_seq", f.ExpectedSeq != nil, "publish"},
+		{"state", f.State != nil, "presence"},
+		{"resume_token", f.ResumeToken != "", "resume"},
+		{"cursors", f.Cursors != nil, "resume"},
+		{"token", f.Token != "", "auth"},
+	}
+	switch f.Op {
+	case twinrail.OpJoin, twinrail.OpLeave, twinrail.OpPublish, twinrail.OpPresence, twinrail.OpResume,
+		twinrail.OpAuth, twinrail.OpPing, twinrail.OpPong:
+	default:
+		return twinrail.Errorf(twinrail.CodeBadFrame, "op", "must be join, leave, publish, presence, resume, auth, ping or pong")
 	}
 	for _, member := range given {
-		if member.has && !member.takes {
+		if member.has && !slices.Contains(strings.Fields(member.ops), f.Op) {
 			return twinrail.Errorf(twinrail.CodeBadFrame, member.name, "%s does not take it", f.Op)
 		}
 	}
@@ -87,6 +86,12 @@ func (c *wsConn) dispatch(f *clientFrame) error {
 		return c.leave(f)
 	case twinrail.OpPublish:
 		return c.publish(f)
+	case twinrail.OpPresence:
+		return c.present(f)
+	case twinrail.OpResume:
+		return c.resume(f)
+	case twinrail.OpAuth:
+		return c.renewBy(f)
 	case twinrail.OpPing:
 		c.say(&twinrail.ServerFrame{Op: twinrail.OpPong, Ref: f.Ref})
 	}
@@ -101,120 +106,10 @@ func (c *wsConn) publish(f *clientFrame) error {
 		return &twinrail.Error{Code: twinrail.CodeDraining}
 	}
 	defer done()
-	results, err := c.server.publish(c.server.engine.ctx, c.auth, &f.publishBody, twinrail.RailWS)
+	results, err := c.server.publish(c.server.engine.ctx, c.context(), &f.publishBody, twinrail.RailWS)
 	if err != nil {
 		return err
 	}
 	c.say(&twinrail.ServerFrame{Op: twinrail.OpAck, Ref: f.Ref, Results: results})
-	return nil
-}
-
-// join opens a subscription.
-func (c *wsConn) join(f *clientFrame) error {
-	if !twinrail.ValidEventID(f.Sub) || len(f.Sub) > maxRef {
-		return twinrail.Errorf(twinrail.CodeBadRequest, "sub", "must be 1 to %d of A-Z a-z 0-9 . _ : -", maxRef)
-	}
-	if err := c.mayJoin(f.Sub); err != nil {
-		return err
-	}
-	reader, err := c.joinReader(f)
-	if err != nil {
-		return err
-	}
-	j := &join{name: f.Sub, prefix: wsEventPrefix(f.Sub)}
-	sub, start, err := c.server.hub.Subscribe(c.server.engine.ctx, reader, hub.From{Cursor: f.After}, func() { c.wakeJoin(j) })
-	if err != nil {
-		return err
-	}
-	j.sub = sub
-	c.addJoin(j, f.Ref, start)
-	return nil
-}
-
-// mayJoin is asked before anything is looked up. Frames are handled one at a
-// time, so that the answer still holds when the join is added.
-func (c *wsConn) mayJoin(name string) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.joinAt(name) >= 0 {
-		return twinrail.Errorf(twinrail.CodeBadRequest, "sub", "is in use on this connection")
-	}
-	if limit := c.server.opts.MaxJoins; len(c.joins) >= limit {
-		return twinrail.Errorf(twinrail.CodeLimitExceeded, "joins", "a connection holds at most %d", limit)
-	}
-	return nil
-}
-
-// joinAt returns where the join of that name is in joins, or -1. It is called with
-// mu held.
-func (c *wsConn) joinAt(name string) int {
-	return slices.IndexFunc(c.joins, func(j *join) bool { return j.name == name })
-}
-
-// joinReader authorizes what a join asks to read. Without channels it is what
-// the grants cover of chat and tool.
-func (c *wsConn) joinReader(f *clientFrame) (auth.Reader, error) {
-	var stated twinrail.Routing
-	if f.Routing != nil {
-		stated = *f.Routing
-	}
-	want := twinrail.ChannelsOf(twinrail.Chat, twinrail.Tool)
-	if len(f.Channels) == 0 {
-		r, err := c.auth.ReaderOfAny(stated, twinrail.ThreadStream, want)
-		return r, inRouting(err)
-	}
-	want = twinrail.ChannelsOf(f.Channels...)
-	for _, ch := range f.Channels {
-		switch {
-		case !ch.Valid():
-			return auth.Reader{}, twinrail.Errorf(twinrail.CodeBadRequest, "channels", "must be chat and tool")
-		case ch.Rail() != twinrail.RailWS:
-			return auth.Reader{}, twinrail.Errorf(twinrail.CodeWrongRail, "channels", "%s is carried by the SSE rail", ch)
-		case ch == twinrail.Presence:
-			return auth.Reader{}, twinrail.Errorf(twinrail.CodeBadRequest, "channels", "this server carries no presence")
-		}
-	}
-	r, err := c.auth.Reader(stated, twinrail.ThreadStream, want)
-	return r, inRouting(err)
-}
-
-// addJoin answers, and only then lets the join deliver.
-func (c *wsConn) addJoin(j *join, ref string, start hub.Start) {
-	joined := &twinrail.ServerFrame{
-		Op: twinrail.OpJoined, Ref: ref, Sub: j.name,
-		Cursor: start.Cursor.String(), Head: start.Head.String(), Resumed: &start.Resumed,
-	}
-	if start.Reset != nil {
-		joined.Reason = start.Reset.Reason
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.link.ended.Load() {
-		j.sub.Close()
-		return
-	}
-	c.out = appendWSFrame(c.out, joined)
-	if start.Reset != nil {
-		c.out = c.appendReset(c.out, j.name, start.Reset)
-	}
-	c.joins = append(c.joins, j)
-	c.markReady(j)
-	c.server.metrics.subs.Inc()
-}
-
-// leave ends a subscription.
-func (c *wsConn) leave(f *clientFrame) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	i := c.joinAt(f.Sub)
-	if i < 0 {
-		return twinrail.Errorf(twinrail.CodeBadRequest, "sub", "is not in use on this connection")
-	}
-	j := c.joins[i]
-	c.joins = slices.Delete(c.joins, i, i+1)
-	j.left = true
-	j.sub.Close()
-	c.server.metrics.subs.Dec()
-	c.out = appendWSFrame(c.out, &twinrail.ServerFrame{Op: twinrail.OpLeft, Ref: f.Ref, Sub: f.Sub})
 	return nil
 }

@@ -1,0 +1,123 @@
+package server
+
+import (
+	"net/http"
+
+	"github.com/twinrail/twinrail"
+	"github.com/twinrail/twinrail/internal/auth"
+)
+
+// serveTicket answers POST /v1/tickets.
+func (s *Server) serveTicket(w http.ResponseWriter, r *http.Request) error {
+	ac, err := s.admit(r, "")
+	if err != nil {
+		return err
+	}
+	var request twinrail.TicketRequest
+	if err := s.readOptional(w, r, &request); err != nil {
+		return err
+	}
+	ticket, err := s.opts.Gate.IssueTicket(ac, request)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, ticket)
+}
+
+// openSession answers POST /v1/session. A ticket is good for it whatever rail it
+// is for: the cookie is bounded like it.
+func (s *Server) openSession(w http.ResponseWriter, r *http.Request) error {
+	ac, err := s.opts.Gate.Admit(r)
+	if err != nil {
+		return err
+	}
+	cookie, err := s.opts.Gate.OpenSession(ac, r)
+	if err != nil {
+		return err
+	}
+	http.SetCookie(w, cookie)
+	return writeJSON(w, twinrail.LifetimeResponse{ExpiresAt: ac.Principal().ExpiresAt().UTC()})
+}
+
+// endSession answers DELETE /v1/session.
+func (s *Server) endSession(w http.ResponseWriter, r *http.Request) error {
+	if _, err := s.opts.Gate.Admit(r); err != nil {
+		return err
+	}
+	cookie, err := s.opts.Gate.EndSession(r)
+	if err != nil {
+		return err
+	}
+	http.SetCookie(w, cookie)
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// serveRenewal answers POST /v1/connections/{connection_id}/auth: the request's
+// credential takes the place of the connection's. Whose connection it is not is
+// told that there is none.
+func (s *Server) serveRenewal(w http.ResponseWriter, r *http.Request) error {
+	ac, err := s.opts.Gate.Admit(r)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	c := s.connections[r.PathValue("connection_id")]
+	s.mu.Unlock()
+	if c == nil || !sameActor(c.context(), ac) {
+		return &twinrail.Error{Code: twinrail.CodeNotFound}
+	}
+	expires, err := s.renew(c, ac.Principal())
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, expires)
+}
+
+func sameActor(a, b *auth.Context) bool {
+	one, other := a.Principal().Identity(), b.Principal().Identity()
+	return one.TenantID == other.TenantID && one.Env == other.Env && one.ActorID == other.ActorID
+}
+
+// renew gives the connection a newer credential.
+func (s *Server) renew(c connection, p *auth.Principal) (twinrail.LifetimeResponse, error) {
+	ac, err := c.context().RenewedBy(p)
+	if err != nil {
+		return twinrail.LifetimeResponse{}, err
+	}
+	c.renew(ac)
+	if s.opts.Gate.Revoked(p) {
+		c.revoke() // since it was verified
+	}
+	return twinrail.LifetimeResponse{ExpiresAt: p.ExpiresAt().UTC()}, nil
+}
+
+// serveRevocation answers POST /v1/revocations. When it does, the connections
+// that it is about have been told to end.
+func (s *Server) serveRevocation(w http.ResponseWriter, r *http.Request) error {
+	ac, err := s.admit(r, "")
+	if err != nil {
+		return err
+	}
+	var request twinrail.RevocationRequest
+	if err := s.readJSON(w, r, &request); err != nil {
+		return err
+	}
+	done, err := s.opts.Gate.Revoke(ac, request)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, done)
+}
+
+// sweep ends every connection whose credential is no longer good.
+func (s *Server) sweep() {
+	s.mu.Lock()
+	all := s.open()
+	s.mu.Unlock()
+	for _, c := range all {
+		if s.opts.Gate.Revoked(c.context().Principal()) {
+			c.revoke()
+		}
+	}
+}

@@ -1,0 +1,48 @@
+package server
+
+import (
+	"net/http"
+
+	"github.com/twinrail/twinrail"
+	"github.com/twinrail/twinrail/internal/auth"
+)
+
+// servePresence answers GET /v1/presence.
+func (s *Server) servePresence(w http.ResponseWriter, r *http.Request) error {
+	ac, err := s.admit(r, "")
+	if err != nil {
+		return err
+	}
+	kind, err := presenceKind(ac, r.URL.Query().Get("stream"))
+	if err != nil {
+		return err
+	}
+	reader, err := ac.Reader(twinrail.Routing{}, kind, twinrail.ChannelsOf(twinrail.Presence))
+	if err != nil {
+		return err
+	}
+	members := s.presence.Members(reader)
+	if members == nil {
+		members = []twinrail.PresenceMember{}
+	}
+	return writeJSON(w, twinrail.PresenceResponse{Members: members})
+}
+
+// presenceKind says of which stream the presence is asked for. Where the context
+// names a canvas and a thread, one of them is an audience key.
+func presenceKind(ac *auth.Context, stated string) (twinrail.Kind, error) {
+	named := ac.Routing()
+	switch {
+	case stated == twinrail.CanvasStream.String():
+		return twinrail.CanvasStream, nil
+	case stated == twinrail.ThreadStream.String():
+		return twinrail.ThreadStream, nil
+	case stated != "":
+		return 0, twinrail.Errorf(twinrail.CodeBadRequest, "stream", "must be canvas or thread")
+	case named.CanvasID != "" && named.ThreadID != "":
+		return 0, twinrail.Errorf(twinrail.CodeBadRequest, "stream", "the context names a canvas and a thread: say which is meant")
+	case named.ThreadID != "":
+		return twinrail.ThreadStream, nil
+	}
+	return twinrail.CanvasStream, nil
+}

@@ -1,0 +1,127 @@
+package server
+
+import (
+	"github.com/twinrail/twinrail"
+	"github.com/twinrail/twinrail/internal/auth"
+	"github.com/twinrail/twinrail/internal/presence"
+	"github.com/twinrail/twinrail/internal/session"
+)
+
+// presenceBatch bounds the members that one presence frame tells of.
+const presenceBatch = 64
+
+// presenceOf returns what the session is present with, or nil where it has never
+// been anywhere.
+func presenceOf(s *session.Session) *presence.Session {
+	p, _ := s.Value().(*presence.Session)
+	return p
+}
+
+// sessionOver has whoever is still present in a session leave.
+func sessionOver(s *session.Session) {
+	if p := presenceOf(s); p != nil {
+		p.Close()
+	}
+}
+
+// present answers a presence frame: it changes the client's state, and makes it
+// a member where it was none.
+func (c *wsConn) present(f *clientFrame) error {
+	if f.State == nil {
+		return twinrail.Errorf(twinrail.CodeBadRequest, "state", "is required; it may be any JSON value")
+	}
+	c.mu.Lock()
+	i := c.joinAt(f.Sub)
+	if i < 0 {
+		c.mu.Unlock()
+		return errNoSub
+	}
+	j := c.joins[i]
+	c.mu.Unlock()
+	ac, at := c.context(), j.right().Address()
+	hold, err := c.enter(ac, j.name, at.Routing(), at.Home.Kind, f.State, "state")
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if j.left { // ended by a renewal meanwhile
+		c.withdraw(hold)
+		return nil
+	}
+	j.hold = hold
+	c.recheck(ac)
+	return nil
+}
+
+// enter makes the client present at the address, for the subscription of the
+// given name, and returns its hold on that. Field is what the state is called in
+// the frame.
+func (c *wsConn) enter(ac *auth.Context, name string, stated twinrail.Routing, kind twinrail.Kind, state []byte, field string) (hold string, err error) {
+	if len(state) > presence.MaxState {
+		return "", twinrail.Errorf(twinrail.CodeTooLarge, field, "more than %d bytes", presence.MaxState)
+	}
+	w, err := ac.Presenter(stated, kind)
+	if err != nil {
+		return "", inRouting(err)
+	}
+	c.mu.Lock()
+	s := c.session
+	c.mu.Unlock()
+	p := presenceOf(s)
+	if p == nil {
+		// Only this goroutine, which handles the frames of the session's only
+		// holder, sets it.
+		p = c.server.presence.Session(s.ID())
+		s.SetValue(p)
+	}
+	hold = holdOf(name, w.Address())
+	return hold, p.Enter(w, hold, append([]byte(nil), state...))
+}
+
+// holdOf tells apart what a session holds on to: a name may be given to another
+// address later on.
+func holdOf(name string, at twinrail.Address) string { return name + " " + at.Key() }
+
+// withdraw gives up a hold on presence. It may be called with mu held.
+func (c *wsConn) withdraw(hold string) {
+	if hold == "" {
+		return
+	}
+	if p := presenceOf(c.session); p != nil {
+		p.Leave(hold)
+	}
+}
+
+// presenceFrame is a presence frame as it is written: with all three lists.
+type presenceFrame struct {
+	Op     string                    `json:"op"`
+	Sub    string                    `json:"sub"`
+	Join   []twinrail.PresenceMember `json:"join"`
+	Update []twinrail.PresenceMember `json:"update"`
+	Leave  []twinrail.PresenceMember `json:"leave"`
+}
+
+// followPresence appends who came, changed and went, until the client knows all.
+func (c *wsConn) followPresence(j *join, out []byte) (_ []byte, parked bool, err error) {
+	for len(out) < gatherLimit {
+		changes, err := j.watch.Next(presenceBatch)
+		switch {
+		case c.hasLeft(j):
+			return out, true, nil
+		case err != nil:
+			return out, false, err
+		case changes.Empty():
+			return out, true, nil
+		}
+		none := []twinrail.PresenceMember{}
+		frame := presenceFrame{twinrail.OpPresence, j.name, changes.Join, changes.Update, changes.Leave}
+		for _, list := range []*[]twinrail.PresenceMember{&frame.Join, &frame.Update, &frame.Leave} {
+			if *list == nil {
+				*list = none
+			}
+		}
+		out = appendWSJSON(out, &frame)
+	}
+	return out, false, nil
+}

@@ -1,0 +1,263 @@
+package server
+
+import (
+	"slices"
+	"time"
+
+	"github.com/twinrail/twinrail"
+	"github.com/twinrail/twinrail/internal/auth"
+	"github.com/twinrail/twinrail/internal/session"
+)
+
+// welcome greets the client in its new session.
+func (c *wsConn) welcome() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now().UTC()
+	c.out = appendWSFrame(c.out, &twinrail.ServerFrame{
+		Op: twinrail.OpWelcome, ConnectionID: c.id, SessionID: c.session.ID(), ResumeToken: c.resumeToken(),
+		HeartbeatMS: milliseconds(c.server.opts.Heartbeat), ServerTime: &now,
+	})
+}
+
+// resumeToken returns a token for what the session is now. It is called with mu
+// held.
+func (c *wsConn) resumeToken() string {
+	r := auth.Resume{SessionID: c.session.ID(), Uses: c.session.Uses(), Subs: make([]auth.ResumeSub, len(c.joins))}
+	for i, j := range c.joins {
+		right := j.right()
+		at := right.Address()
+		r.Subs[i] = auth.ResumeSub{
+			Name: j.name, Kind: at.Home.Kind, Routing: at.Routing(), Channels: right.Channels(), Present: j.hold != "",
+		}
+	}
+	return c.server.opts.Gate.SealResume(c.context(), r)
+}
+
+// TakenOver implements [session.Holder].
+func (c *wsConn) TakenOver() {
+	c.mu.Lock()
+	c.taken = true
+	c.mu.Unlock()
+	c.fail(&twinrail.Error{Code: twinrail.CodeSessionTakenOver})
+}
+
+// leaveSession says what becomes of the session when the connection is gone. It
+// is called with mu held, so that who takes the session over is heard before or
+// after all of it.
+func (c *wsConn) leaveSession() {
+	switch {
+	case c.taken:
+	case c.ending != nil && c.ending.forGood():
+		c.session.End(c)
+	default:
+		if p := presenceOf(c.session); p != nil {
+			p.Lose()
+		}
+		c.session.Lose(c)
+	}
+}
+
+// forGood reports whether the client does not come back: it said so, by closing
+// with no code or one that means it, or the server has told it to stop.
+func (e *wsEnding) forGood() bool {
+	if e.echo {
+		return e.close == 0 || e.close == 1000 || e.close == 1001
+	}
+	return twinrail.CloseAction(e.close) == twinrail.ActionStop
+}
+
+// resume answers a resume frame: it takes the session over that the token names,
+// and opens its subscriptions again, at the cursors that the client gives.
+func (c *wsConn) resume(f *clientFrame) error {
+	ac := c.context()
+	what, err := c.claim(ac, f)
+	c.server.metrics.resumed(err)
+	if err != nil {
+		return err
+	}
+	joins, said := c.reopen(ac, what.Subs, f.Cursors)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, o := range joins {
+		if !c.takeIn(o.join) {
+			return nil
+		}
+	}
+	c.out = appendWSFrame(c.out, &twinrail.ServerFrame{
+		Op: twinrail.OpResumed, Ref: f.Ref, SessionID: c.session.ID(), Subs: said, ResumeToken: c.resumeToken(),
+	})
+	for _, o := range joins {
+		c.appendFirstReset(o)
+	}
+	c.recheck(ac)
+	return nil
+}
+
+// claim takes the session over that the frame's token names, in the place of the
+// one that the connection began with.
+func (c *wsConn) claim(ac *auth.Context, f *clientFrame) (auth.Resume, error) {
+	what, err := c.checkResume(ac, f)
+	if err != nil {
+		return what, err
+	}
+	claimed, err := c.server.sessions.Claim(what.SessionID, what.Uses, c)
+	if err != nil {
+		return what, err
+	}
+	c.mu.Lock()
+	was := c.session
+	c.session = claimed
+	c.mu.Unlock()
+	was.End(c)
+	return what, nil
+}
+
+// checkResume checks all that can be before the token is used up.
+func (c *wsConn) checkResume(ac *auth.Context, f *clientFrame) (auth.Resume, error) {
+	c.mu.Lock()
+	joined := len(c.joins)
+	c.mu.Unlock()
+	if joined > 0 {
+		return auth.Resume{}, twinrail.Errorf(twinrail.CodeBadRequest, "op", "resume comes in place of joins")
+	}
+	what, err := c.server.opts.Gate.OpenResume(ac, f.ResumeToken)
+	if err != nil {
+		return what, err
+	}
+	known := make(map[string]bool, len(what.Subs))
+	for i := range what.Subs {
+		sub := &what.Subs[i]
+		known[sub.Name] = true
+		if sub.Channels != twinrail.ChannelsOf(twinrail.Presence) && f.Cursors[sub.Name] == "" {
+			return what, twinrail.Errorf(twinrail.CodeBadRequest, "cursors."+sub.Name, "each subscription with events needs its cursor")
+		}
+	}
+	for name := range f.Cursors {
+		if !known[name] {
+			return what, twinrail.Errorf(twinrail.CodeBadRequest, "cursors", "one is for a subscription that the token does not have")
+		}
+	}
+	if limit := c.server.opts.MaxJoins; len(what.Subs) > limit {
+		return what, twinrail.Errorf(twinrail.CodeLimitExceeded, "joins", "a connection holds at most %d", limit)
+	}
+	return what, nil
+}
+
+// reopen opens the subscriptions again, with the rights that the credential of
+// this connection gives. Of one that cannot be opened it is said why.
+func (c *wsConn) reopen(ac *auth.Context, subs []auth.ResumeSub, cursors map[string]string) (joins []opened, said []twinrail.Subscription) {
+	holds := c.regain(ac, subs)
+	said = make([]twinrail.Subscription, len(subs))
+	for i := range subs {
+		sub := &subs[i]
+		o, err := opened{}, error(nil)
+		reader, err := ac.Reader(sub.Routing, sub.Kind, sub.Channels)
+		if err == nil {
+			o, err = c.open(sub.Name, reader, cursors[sub.Name])
+		}
+		if err != nil {
+			e := asError(err)
+			c.server.logFailure(c.server.engine.ctx, c.requestID(), e, err)
+			c.withdraw(holds[sub.Name])
+			said[i] = twinrail.Subscription{Sub: sub.Name, Code: e.Code, Detail: detail(e)}
+			continue
+		}
+		o.hold = holds[sub.Name]
+		joins = append(joins, o)
+		said[i] = o.describe()
+	}
+	return joins, said
+}
+
+// regain makes the client present again where it was, as far as its credential
+// still allows that, and returns its holds by the names of subscriptions. State
+// that a restart of the server has lost is for the client to say again.
+func (c *wsConn) regain(ac *auth.Context, subs []auth.ResumeSub) map[string]string {
+	p := presenceOf(c.session)
+	holds := make(map[string]string)
+	var kept []string
+	for i := range subs {
+		sub := &subs[i]
+		w, err := ac.Presenter(sub.Routing, sub.Kind)
+		if err != nil {
+			continue
+		}
+		hold := holdOf(sub.Name, w.Address())
+		if p != nil && p.Holds(hold) {
+			holds[sub.Name] = hold
+			kept = append(kept, hold)
+		}
+	}
+	if p != nil {
+		p.Regain(kept)
+	}
+	for i := range subs {
+		sub := &subs[i]
+		if !sub.Present || holds[sub.Name] != "" {
+			continue
+		}
+		if hold, err := c.enter(ac, sub.Name, sub.Routing, sub.Kind, nil, ""); err == nil {
+			holds[sub.Name] = hold
+		}
+	}
+	return holds
+}
+
+// renewBy answers an auth frame.
+func (c *wsConn) renewBy(f *clientFrame) error {
+	p, err := c.server.opts.Gate.Verify(c.server.engine.ctx, f.Token)
+	if err != nil {
+		return err
+	}
+	renewed, err := c.server.renew(c, p)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// The earlier tokens are void once the earlier credential is revoked.
+	c.out = appendWSFrame(c.out, &twinrail.ServerFrame{
+		Op: twinrail.OpAuthed, Ref: f.Ref, ExpiresAt: &renewed.ExpiresAt, ResumeToken: c.resumeToken(),
+	})
+	return nil
+}
+
+// renew implements [connection].
+func (c *wsConn) renew(ac *auth.Context) {
+	c.mu.Lock()
+	was := c.context()
+	c.auth.Store(ac)
+	c.recheck(was)
+	c.mu.Unlock()
+	c.link.kick()
+}
+
+// recheck ends what the credential gives no right to. It is called with mu held,
+// after something was opened under the context was, which may have been renewed
+// meanwhile.
+func (c *wsConn) recheck(was *auth.Context) {
+	ac := c.context()
+	if ac == was {
+		return
+	}
+	for _, j := range slices.Clone(c.joins) {
+		if err := ac.Allows(j.right()); err != nil {
+			e := asError(err)
+			c.drop(j)
+			c.out = appendWSFrame(c.out, &twinrail.ServerFrame{
+				Op: twinrail.OpError, Sub: j.name, Code: e.Code, Field: e.Field, Detail: detail(e),
+				Retry: e.Code.Info().Retry, RequestID: c.requestID(),
+			})
+			c.out = appendWSFrame(c.out, &twinrail.ServerFrame{Op: twinrail.OpLeft, Sub: j.name, ResumeToken: c.resumeToken()})
+			continue
+		}
+		at := j.right().Address()
+		if _, err := ac.Presenter(at.Routing(), at.Home.Kind); err != nil {
+			c.withdraw(j.hold)
+			j.hold = ""
+		}
+	}
+}
+
+var _ session.Holder = (*wsConn)(nil)
