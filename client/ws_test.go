@@ -26,6 +26,11 @@ type peer struct {
 // ws answers with a WebSocket, a welcome with a heartbeat of 15 s, and the
 // script, after which the connection is cut.
 func ws(script func(p peer)) http.HandlerFunc {
+	return wsWelcome(`{"op":"welcome","connection_id":"n1","session_id":"s1","heartbeat_ms":15000}`, script)
+}
+
+// wsWelcome is ws with another welcome.
+func wsWelcome(welcome string, script func(p peer)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{twinrail.Subprotocol}})
 		if err != nil {
@@ -33,7 +38,7 @@ func ws(script func(p peer)) http.HandlerFunc {
 		}
 		defer conn.CloseNow()
 		p := peer{conn, r.Context()}
-		p.send(`{"op":"welcome","connection_id":"n1","session_id":"s1","heartbeat_ms":15000}`)
+		p.send(welcome)
 		script(p)
 	}
 }
