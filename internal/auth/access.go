@@ -14,18 +14,9 @@ import (
 type Principal struct {
 	identity twinrail.Identity
 	carriage carriage
-	scope    *scope     // of a ticket; nil is unscoped
-	login    *loginLife // of a cookie session, else nil
+	scope    *scope // of a ticket; nil is unscoped
+	login    *login // of a cookie session, else nil
 }
-
-// carriage is how a credential came.
-type carriage uint8
-
-const (
-	byBearer carriage = iota
-	byTicket
-	byCookie
-)
 
 // Identity returns what the credential says. The caller must not change its
 // Grants.

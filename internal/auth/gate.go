@@ -7,7 +7,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"sync/atomic"
 	"time"
 
 	"github.com/twinrail/twinrail"
@@ -48,6 +47,8 @@ type Gate struct {
 	origins     map[string]bool
 	resumeKey   []byte
 	revocations *revocations
+	logins      *logins
+	tickets     tickets
 	onRevoke    func()
 }
 
@@ -59,7 +60,7 @@ func NewGate(o GateOptions) (*Gate, error) {
 	o = o.withDefaults()
 	g := &Gate{opts: o, origins: make(map[string]bool)}
 	for _, origin := range o.AllowedOrigins {
-		g.origins[origin] = true
+		g.origins[origin] = origin != "null" // which is not one page's alone
 	}
 	var err error
 	if g.resumeKey, err = newResumeKey(o.Key); err != nil {
@@ -67,6 +68,9 @@ func NewGate(o GateOptions) (*Gate, error) {
 	}
 	now := time.Now()
 	if g.revocations, err = openRevocations(o.Revocations, o.MaxTokenAge+maxClockSkew, now); err != nil {
+		return nil, err
+	}
+	if g.logins, err = openLogins(o.Cookies, o.Verifier.envs, o.MaxTokenAge, now); err != nil {
 		return nil, err
 	}
 	return g, nil
@@ -113,16 +117,35 @@ func (g *Gate) Admit(r *http.Request) (*Context, error) {
 }
 
 func (g *Gate) principal(r *http.Request) (*Principal, error) {
-	raw, err := Credential(r)
+	how, secret, err := g.carried(r)
 	if err != nil {
 		return nil, err
 	}
-	return g.Verify(r.Context(), raw)
+	if !g.originAllowed(r, how) {
+		return nil, errOrigin
+	}
+	var p *Principal
+	switch how {
+	case byBearer:
+		return g.Verify(r.Context(), secret)
+	case byTicket:
+		p, err = g.tickets.take(secret, time.Now())
+	case byCookie:
+		p, err = g.logins.find(secret, time.Now())
+	}
+	if err != nil {
+		return nil, err
+	}
+	if g.Revoked(p) {
+		return nil, errRevoked
+	}
+	return p, nil
 }
 
 // Verify is [Verifier.Verify], and refuses what is revoked or older than
 // MaxTokenAge: the principal's end is no later than that after its iat. A token
-// that has no iat must end within MaxTokenAge from now.
+// that has no iat must end within MaxTokenAge from now; it counts as issued so
+// long before its end.
 func (g *Gate) Verify(ctx context.Context, raw string) (*Principal, error) {
 	p, err := g.opts.Verifier.Verify(ctx, raw)
 	if err != nil {
@@ -139,7 +162,7 @@ func (g *Gate) Verify(ctx context.Context, raw string) (*Principal, error) {
 		id.ExpiresAt = last
 	}
 	if !now.Before(id.ExpiresAt) {
-		return nil, &twinrail.Error{Code: twinrail.CodeCredentialExpired}
+		return nil, errExpired
 	}
 	if g.Revoked(p) {
 		return nil, errRevoked
@@ -147,7 +170,10 @@ func (g *Gate) Verify(ctx context.Context, raw string) (*Principal, error) {
 	return p, nil
 }
 
-var errRevoked = &twinrail.Error{Code: twinrail.CodeCredentialRevoked}
+var (
+	errExpired = &twinrail.Error{Code: twinrail.CodeCredentialExpired}
+	errRevoked = &twinrail.Error{Code: twinrail.CodeCredentialRevoked}
+)
 
 // Renew verifies raw as a newer credential for what was opened with c, and
 // returns the context that takes c's place, as [Context.RenewedBy] says. What a
@@ -170,25 +196,3 @@ func (g *Gate) unavailable(what string, err error) error {
 	g.opts.Logger.Error(what, "error", err)
 	return twinrail.Errorf(twinrail.CodeUnavailable, "", "%s", what)
 }
-
-// IssueTicket returns a ticket that stands for c's credential once, within the
-// bounds of request.
-func (g *Gate) IssueTicket(c *Context, request twinrail.TicketRequest) (twinrail.TicketResponse, error) {
-	return twinrail.TicketResponse{}, errors.ErrUnsupported
-}
-
-// OpenSession returns the cookie that from now on stands for c's credential, and
-// ends the session of a cookie that r carries, if that is the same actor's.
-func (g *Gate) OpenSession(c *Context, r *http.Request) (*http.Cookie, error) {
-	return nil, errors.ErrUnsupported
-}
-
-// EndSession ends the session that r's cookie stands for, with every connection
-// that was opened with it, and returns the cookie that removes it in the
-// browser. The origin is checked as in [Gate.Admit]; a session that has ended
-// already is no error.
-func (g *Gate) EndSession(r *http.Request) (*http.Cookie, error) {
-	return nil, errors.ErrUnsupported
-}
-
-type loginLife struct{ ended atomic.Bool }

@@ -136,12 +136,13 @@ var (
 	ErrUnknown      = errors.New("journal: the cursor is not of this log")
 	ErrClosed       = errors.New("journal: closed")
 	ErrUnavailable  = errors.New("journal: stopped after a failed write")
-	ErrBatch        = errors.New("journal: a batch holds at least one record, all of one stream")
+	ErrBatch        = errors.New("journal: a batch holds at least one record, all of one stream and on channels that are kept")
 	ErrUnauthorized = errors.New("journal: the reader or the record came from no authorization")
 )
 
-// Batch returns the key of the stream that all of recs belong to, or ErrBatch; and
-// ErrUnauthorized where one of them was not made by [NewRecord] for that stream.
+// Batch returns the key of the stream that all of recs belong to, or ErrBatch, also
+// where one of them is on a channel that is not kept; and ErrUnauthorized where one
+// was not made by [NewRecord] for that stream.
 func Batch(recs []Record) (key string, err error) {
 	if len(recs) == 0 || recs[0].Owner == "" {
 		return "", ErrBatch
@@ -152,6 +153,9 @@ func Batch(recs []Record) (key string, err error) {
 		}
 		if recs[i].authorized != recs[i].Owner {
 			return "", ErrUnauthorized
+		}
+		if !recs[i].Channel.Journaled() {
+			return "", ErrBatch
 		}
 	}
 	return recs[0].Owner, nil
