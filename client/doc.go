@@ -19,6 +19,16 @@
 //		save(item.Cursor) // to go on from here in another process
 //	}
 //
-// Both rails have this one shape: [Client.FollowCanvas] uses the SSE rail and
-// [Client.FollowThread] the WS rail.
+// Both rails have this one shape: [Client.FollowCanvas] uses the SSE rail,
+// [Client.FollowThread] the WS rail, and [Client.FollowPresence] the WS rail for
+// who is present at a canvas or a thread. A [Roster] keeps count of these.
+//
+// On the WS rail a follower that comes back resumes its session, so that nobody
+// sees it leave; where the session is over or was refused it joins anew, at the
+// same cursor. A follower whose loop is broken off, or whose context ends, leaves
+// at once. One whose session goes on elsewhere ends with session_taken_over.
+//
+// With a TokenSource, a credential that is about to expire is renewed over the
+// live connection, on either rail; without one, a follower ends when the server
+// refuses its token.
 package client

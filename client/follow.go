@@ -134,6 +134,7 @@ type follower struct {
 
 	token       string        // the newest that the connection was to go on with
 	resumeToken string        // the newest of the session, or "": then it is joined anew
+	subscribed  bool          // the session of the token has the subscription
 	ended       twinrail.Code // of the "end" of the last connection, or ""
 }
 

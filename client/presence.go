@@ -24,9 +24,9 @@ type Presence struct {
 	Update []twinrail.PresenceMember `json:"update,omitempty"`
 }
 
-// FollowPresence follows who is present, on the WS rail. Routing names a canvas
-// or a thread, not both, and the audience keys to hold. Where state is not nil
-// the follower is present itself, with that state, any JSON value.
+// FollowPresence follows who is present, on the WS rail. Routing names a canvas,
+// or else a thread, and the audience keys to hold. Where state is not nil the
+// follower is present itself, with that state, any JSON value.
 //
 // It gives items of KindPresence, a snapshot first, and one again after each
 // KindOpen, that is with each connection: no change is missed and none given
@@ -34,15 +34,11 @@ type Presence struct {
 // others. The rest is as with [Client.FollowThread].
 func (c *Client) FollowPresence(ctx context.Context, routing twinrail.Routing, state json.RawMessage) iter.Seq2[Item, error] {
 	o := FollowOptions{Channels: []twinrail.Channel{twinrail.Presence}, Presence: state}
-	switch {
-	case routing.CanvasID != "" && routing.ThreadID != "":
-		return func(yield func(Item, error) bool) {
-			yield(Item{}, twinrail.Errorf(twinrail.CodeBadRequest, "thread_id", "presence is of a canvas or of a thread"))
-		}
-	case routing.CanvasID != "":
-		return c.follow(ctx, routing, o, twinrail.CanvasStream, twinrail.RailWS)
+	kind := twinrail.ThreadStream
+	if routing.CanvasID != "" {
+		kind = twinrail.CanvasStream
 	}
-	return c.follow(ctx, routing, o, twinrail.ThreadStream, twinrail.RailWS)
+	return c.follow(ctx, routing, o, kind, twinrail.RailWS)
 }
 
 // Roster is who is present, as the items of a follower tell. Its zero value is

@@ -15,7 +15,7 @@ func (w *wsConn) begin(ctx context.Context) error {
 	}
 	w.resuming = true
 	frame := &twinrail.ClientFrame{Op: twinrail.OpResume, Ref: resumeRef, ResumeToken: w.f.resumeToken}
-	if w.f.cursor != "" {
+	if w.f.subscribed && w.f.cursor != "" {
 		frame.Cursors = map[string]string{subName: w.f.cursor}
 	}
 	return w.write(ctx, frame)
@@ -45,7 +45,7 @@ func (w *wsConn) resumed(ctx context.Context, frame *twinrail.ServerFrame) error
 		return nil
 	}
 	w.resuming = false
-	w.f.resumeToken, w.sessionID = frame.ResumeToken, frame.SessionID
+	w.f.resumeToken, w.f.subscribed, w.sessionID = frame.ResumeToken, false, frame.SessionID
 	for i := range frame.Subs {
 		sub := &frame.Subs[i]
 		if sub.Sub != subName {
@@ -61,6 +61,7 @@ func (w *wsConn) resumed(ctx context.Context, frame *twinrail.ServerFrame) error
 		if err := w.sayState(ctx, sub.Members); err != nil {
 			return err
 		}
+		w.f.subscribed = true
 		return w.open(sub)
 	}
 	return w.join(ctx) // the cut came between the welcome and the join

@@ -79,9 +79,13 @@ func TestWSResumesTheSession(t *testing.T) {
 				frames = append(frames, p.resume("r3", subAt(cursor(7))))
 				p.send(eventFrame(8, 3), `{"op":"left","sub":"other","resume_token":"l3"}`, `{"op":"resumed","resume_token":"nobody asked","subs":[]}`)
 			}),
-			ws(func(p peer) { frames = append(frames, p.resume("r4", subAt(cursor(8)))); p.hang() }),
+			ws(func(p peer) {
+				frames = append(frames, p.resume("r4", subAt(cursor(8))))
+				p.send(`{"op":"authed","resume_token":"a4","expires_at":"2026-11-23T10:00:00Z"}`)
+			}),
+			ws(func(p peer) { frames = append(frames, p.resume("r5", subAt(cursor(8)))); p.hang() }),
 		)
-		items, err := collect(server.client(t).FollowThread(ctx, thread, FollowOptions{From: cursor(0)}), 9)
+		items, err := collect(server.client(t).FollowThread(ctx, thread, FollowOptions{From: cursor(0)}), 10)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -92,7 +96,8 @@ func TestWSResumesTheSession(t *testing.T) {
 		wantJoin(t, frames[0], cursor(0))
 		wantResume(t, frames[1], "j1", cursor(2))
 		wantResume(t, frames[2], "r2", cursor(7))
-		wantResume(t, frames[3], "r3", cursor(8))
+		wantResume(t, frames[3], "l3", cursor(8))
+		wantResume(t, frames[4], "a4", cursor(8))
 	})
 }
 
@@ -173,19 +178,20 @@ func TestWSOtherAnswersToAResume(t *testing.T) {
 		answer func(p peer, resume twinrail.ClientFrame)
 		stops  twinrail.Code // "" where the client comes back with the token next
 		next   string
+		from   string // and the cursor, where the session has the subscription
 	}{
-		"revoked":       {revoked, twinrail.CodeCredentialRevoked, ""},
-		"not its place": {func(p peer, f twinrail.ClientFrame) { p.answerCode(f, twinrail.CodeContextMismatch); p.hang() }, twinrail.CodeContextMismatch, ""},
-		"too many":      {func(p peer, f twinrail.ClientFrame) { p.answerCode(f, twinrail.CodeRateLimited); p.hang() }, "", "j1"},
-		"a cut":         {func(peer, twinrail.ClientFrame) {}, "", "j1"},
+		"revoked":       {revoked, twinrail.CodeCredentialRevoked, "", ""},
+		"not its place": {func(p peer, f twinrail.ClientFrame) { p.answerCode(f, twinrail.CodeContextMismatch); p.hang() }, twinrail.CodeContextMismatch, "", ""},
+		"too many":      {func(p peer, f twinrail.ClientFrame) { p.answerCode(f, twinrail.CodeRateLimited); p.hang() }, "", "j1", cursor(1)},
+		"a cut":         {func(peer, twinrail.ClientFrame) {}, "", "j1", cursor(1)},
 		"sub refused": {func(p peer, _ twinrail.ClientFrame) {
 			p.send(`{"op":"resumed","ref":"resume","resume_token":"r2","subs":[{"sub":"s","code":"not_found","detail":"gone"}]}`)
 			p.hang()
-		}, twinrail.CodeNotFound, ""},
+		}, twinrail.CodeNotFound, "", ""},
 		"sub too many": {func(p peer, _ twinrail.ClientFrame) {
 			p.send(`{"op":"resumed","ref":"resume","resume_token":"r2","subs":[{"sub":"s","code":"limit_exceeded"}]}`)
 			p.hang()
-		}, "", "r2"},
+		}, "", "r2", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, ctx context.Context) {
@@ -204,7 +210,7 @@ func TestWSOtherAnswersToAResume(t *testing.T) {
 					t.Fatal(err)
 				}
 				wantEvents(t, items, 1, 2)
-				wantResume(t, next, test.next, cursor(1))
+				wantResume(t, next, test.next, test.from)
 			})
 		})
 	}
@@ -215,7 +221,6 @@ func TestWSResumesASessionWithoutASubscription(t *testing.T) {
 	bubble(t, func(t *testing.T, ctx context.Context) {
 		var resume, join twinrail.ClientFrame
 		welcome := `{"op":"welcome","connection_id":"n1","session_id":"s1","heartbeat_ms":15000,"resume_token":"w1"}`
-		bare := ws(func(p peer) { p.receive() })
 		server := newFake(t,
 			wsWelcome(welcome, func(p peer) { p.receive() }),
 			wsWelcome(`{"op":"welcome","connection_id":"n2","session_id":"s2","heartbeat_ms":15000,"resume_token":"w2"}`, func(p peer) { p.receive() }),
@@ -224,14 +229,15 @@ func TestWSResumesASessionWithoutASubscription(t *testing.T) {
 				join = p.joinAt(cursor(0), "j2")
 				p.send(eventFrame(1, 0))
 				p.hang()
-			}), bare)
-		items, err := collect(server.client(t).FollowThread(ctx, thread, FollowOptions{}), 2)
+			}),
+		)
+		items, err := collect(server.client(t).FollowThread(ctx, thread, FollowOptions{From: cursor(0)}), 2)
 		if err != nil {
 			t.Fatal(err)
 		}
 		wantEvents(t, items, 1)
 		wantResume(t, resume, "w1", "") // not that of the session that only asked
-		wantJoin(t, join, "")
+		wantJoin(t, join, cursor(0))
 	})
 }
 

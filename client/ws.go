@@ -171,6 +171,10 @@ func (w *wsConn) take(ctx context.Context, frame *twinrail.ServerFrame) error {
 		w.comeBack = time.Duration(frame.ReconnectAfterMS) * time.Millisecond
 	case twinrail.OpResumed:
 		return w.resumed(ctx, frame)
+	case twinrail.OpJoined, twinrail.OpLeft, twinrail.OpAuthed:
+		if frame.ResumeToken != "" && !w.resuming {
+			w.f.resumeToken = frame.ResumeToken
+		}
 	case twinrail.OpAuthExpiring:
 		w.renewal.start(ctx, w.renew)
 	}
@@ -179,9 +183,7 @@ func (w *wsConn) take(ctx context.Context, frame *twinrail.ServerFrame) error {
 	}
 	switch frame.Op {
 	case twinrail.OpJoined:
-		if frame.ResumeToken != "" {
-			w.f.resumeToken = frame.ResumeToken
-		}
+		w.f.subscribed = true
 		return w.open(&twinrail.Subscription{
 			Cursor: frame.Cursor, Head: frame.Head, Resumed: frame.Resumed != nil && *frame.Resumed,
 			Reason: frame.Reason, Members: frame.Members,
@@ -226,7 +228,7 @@ func (w *wsConn) welcome(ctx context.Context, frame *twinrail.ServerFrame) {
 	}
 	w.connectionID, w.sessionID = frame.ConnectionID, frame.SessionID
 	if w.f.resumeToken == "" {
-		w.f.resumeToken = frame.ResumeToken
+		w.f.resumeToken, w.f.subscribed = frame.ResumeToken, false
 	}
 	heartbeat := min(time.Duration(frame.HeartbeatMS)*time.Millisecond, maxHeartbeat)
 	w.dog.limit = heartbeat * 5 / 2
