@@ -170,7 +170,8 @@ var errAnswered = errors.New("server: failed after the answer began")
 func abandoned(err error) error { return fmt.Errorf("%w: %w", errAnswered, err) }
 
 // admit makes the checks that come before an address is known: credential,
-// context, and, where rail is not "", whether that is switched on.
+// context, where rail is not "" whether that is switched on, and whether a ticket
+// is for it.
 func (s *Server) admit(r *http.Request, rail twinrail.Rail) (*auth.Context, error) {
 	ac, err := s.opts.Gate.Admit(r)
 	if err != nil {
@@ -178,6 +179,9 @@ func (s *Server) admit(r *http.Request, rail twinrail.Rail) (*auth.Context, erro
 	}
 	if rail == twinrail.RailSSE && s.opts.DisableSSE || rail == twinrail.RailWS && s.opts.DisableWS {
 		return nil, &twinrail.Error{Code: twinrail.CodeRailDisabled}
+	}
+	if !ac.AllowsRail(rail) {
+		return nil, &twinrail.Error{Code: twinrail.CodeNotFound}
 	}
 	return ac, nil
 }
