@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -26,7 +27,9 @@ type tailCmd struct {
 	Surface    string   `help:"Hold this surface: receive also what is only for it." placeholder:"S"`
 	Projection string   `help:"Hold this projection." placeholder:"P"`
 	Panel      string   `help:"Hold this panel." placeholder:"P"`
-	Channels   []string `help:"The channels to follow. Default commit,artifact or chat,tool, as far as they are granted." placeholder:"CHANNEL"`
+	Channels   []string `help:"The channels to follow. Default commit,artifact or chat,tool, as far as they are granted. With presence among those of a thread, who comes and goes is printed between its events." xor:"what" placeholder:"CHANNEL"`
+	Presence   bool     `help:"Follow who is present, of the canvas or the thread, in place of its events." xor:"what"`
+	State      string   `help:"Be present there too, with this state: any JSON. Of a canvas only with --presence." placeholder:"JSON"`
 	From       string   `help:"Where to start: head, earliest, or after a cursor." default:"head"`
 	JSON       bool     `name:"json" help:"Print each event's JSON as it was received, one a line."`
 }
@@ -35,11 +38,16 @@ type tailCmd struct {
 func (tailCmd) Help() string {
 	return `Prints events on standard output, and what happens to the connection on standard error. After a cut it resumes where it was, until it is interrupted or refused.
 
-A reset, which says that events between two points cannot be had any more, is printed between the events before and after it. With --json it is a line {"reset":{"reason":…,"requested":…,"oldest":…,"head":…}}: no event has a member of that name. Line breaks within an event's data are then printed as spaces, so that every line is one event.`
+A reset, which says that events between two points cannot be had any more, is printed between the events before and after it. With --json it is a line {"reset":{"reason":…,"requested":…,"oldest":…,"head":…}}: no event has a member of that name. Line breaks within an event's data are then printed as spaces, so that every line is one event.
+
+Presence is printed as who is here, after each connection, and then who came, changed and left, one a line. With --json it is a line {"presence":{"members":[…]}} with all who are here, in the place of what was known before, and then a line {"presence":{"leave":[…],"join":[…],"update":[…]}} for each change, with those of the three that are not empty.`
 }
 
 // Run implements the command.
 func (c *tailCmd) Run(p *process) error {
+	if err := c.checkState(); err != nil {
+		return err
+	}
 	remote, routing, err := c.dial(func(cause error, wait time.Duration) {
 		reason := strings.TrimPrefix(cause.Error(), "client: ")
 		fmt.Fprintf(p.stderr, "twinrail: %s; coming back in %v\n", reason, wait.Round(time.Millisecond))
@@ -63,6 +71,18 @@ func (c *tailCmd) Run(p *process) error {
 	return nil
 }
 
+func (c *tailCmd) checkState() error {
+	switch {
+	case c.State == "":
+		return nil
+	case !json.Valid([]byte(c.State)):
+		return usageError(errors.New("--state: is not JSON"), `a string has quotes of its own: --state '"busy"'`)
+	case c.Canvas != "" && !c.Presence:
+		return usageError(errors.New("--state: a canvas's events are followed without being present"), "add --presence to be there, and to follow who else is")
+	}
+	return nil
+}
+
 func (c *tailCmd) routing(r twinrail.Routing) twinrail.Routing {
 	r.WorkspaceID, r.ProjectID, r.AppID = c.Workspace, c.Project, c.App
 	r.CanvasID, r.ThreadID = c.Canvas, c.Thread
@@ -71,7 +91,14 @@ func (c *tailCmd) routing(r twinrail.Routing) twinrail.Routing {
 }
 
 func (c *tailCmd) follow(ctx context.Context, from *client.Client, routing twinrail.Routing) iter.Seq2[client.Item, error] {
-	options := client.FollowOptions{From: c.From}
+	var state json.RawMessage
+	if c.State != "" {
+		state = json.RawMessage(c.State)
+	}
+	if c.Presence {
+		return from.FollowPresence(ctx, routing, state)
+	}
+	options := client.FollowOptions{From: c.From, Presence: state}
 	if c.From == "head" {
 		options.From = ""
 	}
@@ -98,6 +125,8 @@ func (p *printer) print(item client.Item) error {
 		fmt.Fprintf(p.notes, "twinrail: up to date at %s\n", item.Cursor)
 	case client.KindReset:
 		return p.reset(item.Reset)
+	case client.KindPresence:
+		return p.presence(item.Presence)
 	case client.KindEvent:
 		if p.json {
 			_, err := fmt.Fprintf(p.out, "%s\n", oneLine(item.Raw))
@@ -119,6 +148,46 @@ func (p *printer) reset(r *twinrail.Reset) error {
 		_, err = fmt.Fprintf(p.out, "%s\n", line)
 	}
 	return err
+}
+
+func (p *printer) presence(is *client.Presence) error {
+	if p.json {
+		line, err := json.Marshal(map[string]*client.Presence{"presence": is})
+		if err == nil {
+			_, err = fmt.Fprintf(p.out, "%s\n", line)
+		}
+		return err
+	}
+	var lines strings.Builder
+	if is.Members != nil {
+		fmt.Fprintf(&lines, "-- presence: %d here\n", len(is.Members))
+	}
+	for _, part := range []struct {
+		verb    string
+		members []twinrail.PresenceMember
+	}{{"here", is.Members}, {"left", is.Leave}, {"came", is.Join}, {"changed", is.Update}} {
+		for i := range part.members {
+			fmt.Fprintf(&lines, "%s %s\n", part.verb, memberLine(&part.members[i]))
+		}
+	}
+	_, err := io.WriteString(p.out, lines.String())
+	return err
+}
+
+// memberLine returns who a member is, and what it says of itself, in one line:
+//
+//	u_42 s_53uw… panel_id=p1 {"any":"JSON"}
+func memberLine(m *twinrail.PresenceMember) string {
+	words := []string{printable(m.ActorID), printable(m.SessionID)}
+	for _, key := range twinrail.Keys() {
+		if m.Routing != nil && m.Routing.Get(key) != "" {
+			words = append(words, printable(fmt.Sprintf("%s=%s", key, m.Routing.Get(key))))
+		}
+	}
+	if m.State != nil {
+		words = append(words, printable(string(oneLine(m.State))))
+	}
+	return strings.Join(words, " ")
 }
 
 // eventLine returns an event in one line:
