@@ -72,8 +72,8 @@ type follower struct {
 	token chan struct{} // given by each wake
 
 	// Of the goroutine that calls next.
-	known         map[who]twinrail.PresenceMember
-	told, batches int
+	known   map[who]twinrail.PresenceMember
+	batches int
 
 	mu     sync.Mutex // held while Next is called: a wake may come before it returns
 	parked bool
@@ -112,7 +112,6 @@ func (f *follower) next(max int) (presence.Changes, error) {
 		return c, fmt.Errorf("told of %d members, where at most %d were asked for", n, max)
 	}
 	f.batches++
-	f.told += n
 	return c, fold(f.known, c)
 }
 

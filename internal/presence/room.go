@@ -173,7 +173,8 @@ func (rm *room) prune() {
 		rm.gone = list{}
 		return
 	}
-	if rm.gone.n > max(2*(rm.present.n+tombstones), rm.pruneAt) {
+	most := maxTombstones * rm.opts.MaxMembers
+	if rm.gone.n > min(max(2*(rm.present.n+tombstones), rm.pruneAt), most) {
 		oldest := rm.version
 		for _, w := range rm.watchers {
 			if w.version >= rm.forgotten {
@@ -185,7 +186,7 @@ func (rm *room) prune() {
 		}
 		rm.pruneAt = 2 * rm.gone.n
 	}
-	for rm.gone.n > maxTombstones*rm.opts.MaxMembers {
+	for rm.gone.n > most {
 		rm.forgotten = rm.gone.first.change
 		rm.gone.remove(rm.gone.first)
 	}

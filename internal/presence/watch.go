@@ -69,7 +69,7 @@ func (g *Registry) Watch(r auth.Reader, wake func()) (*Watch, []twinrail.Presenc
 //
 // A watcher that was told of all there was within the last interval, and was not
 // woken since, is parked even where something has changed again: so however fast
-// changes come, it is told of them in a batch for each interval.
+// changes come, it is told of them in a batch or two for each interval.
 //
 // It has code too_slow, then and for good, where the watcher is so far behind
 // that it cannot be told any more, and is [ErrClosed] after Close.
@@ -197,8 +197,11 @@ func (d *diff) take(max int) Changes {
 func take(views []*twinrail.PresenceMember, max *int) (members []twinrail.PresenceMember, rest []*twinrail.PresenceMember) {
 	n := min(len(views), *max)
 	*max -= n
-	for _, view := range views[:n] {
-		members = append(members, *view)
+	if n > 0 {
+		members = make([]twinrail.PresenceMember, n)
+	}
+	for i := range members {
+		members[i] = *views[i]
 	}
 	if n < len(views) {
 		rest = views[n:]
