@@ -163,6 +163,8 @@ func (r *rows) change(c *change, d table.Durability) error {
 	case t.changes <- c:
 	case <-t.done:
 		err = r.j.ended()
+	case <-r.j.commits.done: // see wait
+		err = r.j.ended()
 	}
 	r.j.end()
 	if err != nil || d == table.Lazy {

@@ -203,6 +203,34 @@ func TestTableFailure(t *testing.T) {
 	}
 }
 
+// A journal whose table has failed is closed although its committer hangs, as it
+// may do in Pebble then.
+func TestTableFailureHangs(t *testing.T) {
+	var broken atomic.Bool
+	inject := errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if broken.Load() && op.Kind == errorfs.OpFileWrite {
+			return errorfs.ErrInjected
+		}
+		return nil
+	})
+	j := mustOpen(t, "journal", disk.Options{FS: errorfs.Wrap(vfs.NewMem(), inject)})
+	s := journaltest.NewStream(t, "c1")
+	hangs, release := make(chan struct{}), make(chan struct{})
+	j.Notify(func(string, uint64) { close(hangs); <-release })
+	var wg sync.WaitGroup
+	wg.Go(func() { _, _ = j.Append(t.Context(), []journal.Record{s.Record("a", "d")}, journal.Expect{}) })
+	<-hangs
+	broken.Store(true)
+	if err := j.Table("rows").Put("k", nil, table.Synced); !errors.Is(err, journal.ErrUnavailable) {
+		t.Errorf("put: %v", err)
+	}
+	if err := j.Close(); !errors.Is(err, journal.ErrUnavailable) {
+		t.Errorf("close: %v", err)
+	}
+	close(release)
+	wg.Wait()
+}
+
 // The environment by which TestTableCrash makes this binary its victim.
 const tableCrashDir = "TWINRAIL_TABLE_CRASH_DIR"
 

@@ -114,9 +114,6 @@ func (g *Registry) run() {
 func (g *Registry) due() *Session {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.closed {
-		return nil
-	}
 	s, now := g.lost.front, g.since()
 	if s == nil || s.until > now {
 		g.over.Reset(g.lost.wait(now))

@@ -179,9 +179,10 @@ func TestClose(t *testing.T) {
 		if !errors.Is(err, session.ErrClosed) || !errors.Is(err2, session.ErrClosed) {
 			t.Errorf("new: %v, claim: %v", err, err2)
 		}
-		s.End(h)
 		s.Lose(h)
+		s.End(h)
 		r.close()
+		r.wantLen(3, 2)
 		pass(window / 2)
 		r.wantIDs(s.ID(), lost.ID(), claimed.ID())
 		if r.over(s.ID()) != 0 || r.over(lost.ID()) != 0 {
