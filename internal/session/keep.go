@@ -91,7 +91,6 @@ func (g *Registry) load() error {
 // run ends sessions when their window does, and notes that the server is alive.
 func (g *Registry) run() {
 	defer close(g.done)
-	defer g.over.Stop()
 	alive := time.NewTicker(aliveEvery)
 	defer alive.Stop()
 	for {
@@ -157,7 +156,7 @@ func (l *list) remove(s *Session) {
 	} else {
 		s.next.prev = s.prev
 	}
-	s.prev, s.next = nil, nil
+	s.prev, s.next = nil, nil // or it would keep them in memory
 }
 
 // wait returns how long it is until the session at the front is over, or an hour
