@@ -350,6 +350,9 @@ func (m *model) seen(watcher int) []twinrail.PresenceMember {
 
 // check compares what all can see with what is so.
 func (m *model) check() error {
+	if err := m.registry.Check(); err != nil {
+		return err
+	}
 	for i, f := range m.followers {
 		want := m.seen(i)
 		if got := m.registry.Members(m.rights.readers[i]); !reflect.DeepEqual(got, want) {

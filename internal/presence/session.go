@@ -181,7 +181,7 @@ func (s *Session) drop(which func(name string) bool) {
 func (s *Session) Lose() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || s.away || s.timer != nil {
+	if s.away || s.timer != nil {
 		return
 	}
 	if len(s.holds) == 0 {

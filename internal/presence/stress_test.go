@@ -51,6 +51,9 @@ func TestStress(t *testing.T) {
 		time.Sleep(time.Second)
 		close(stop)
 		following.Wait()
+		if err := g.Check(); err != nil {
+			t.Error(err)
+		}
 		for i, f := range followers {
 			if _, stray := f.woken(); stray {
 				t.Errorf("watcher %d was woken without having been parked", i)

@@ -97,48 +97,146 @@ func TestToldOnceAnInterval(t *testing.T) {
 	})
 }
 
-// TestWakesWhoIsBehind has one of two watchers look before the wake comes.
+// TestWakesWhoIsBehind has a watcher look for itself before the wake that is due:
+// it is not woken, and what comes next is the first change after a quiet interval
+// where nobody was.
 func TestWakesWhoIsBehind(t *testing.T) {
-	inBubble(t, presence.Options{}, func(t *testing.T, g *presence.Registry, w auth.Writer, r auth.Reader) {
-		early, late, closed := follow(g, r), follow(g, r), follow(g, r)
-		for _, f := range []*follower{early, late, closed} {
-			if err := f.drain(1); err != nil {
-				t.Fatal(err)
+	rig := newRig(t)
+	everywhere, panel := twinrail.Audience{}, twinrail.Audience{PanelID: "pn1"}
+	here, there := rig.writer("u_1", canvas, everywhere), rig.writer("u_1", canvas, panel)
+	outside, inside := rig.reader(canvas, everywhere), rig.reader(canvas, panel)
+	synctest.Test(t, func(t *testing.T) {
+		g := presence.New(presence.Options{})
+		early, late, closed := follow(g, outside), follow(g, inside), follow(g, inside)
+		drain := func(followers ...*follower) {
+			t.Helper()
+			for _, f := range followers {
+				if err := f.drain(1); err != nil {
+					t.Fatal(err)
+				}
+			}
+			synctest.Wait()
+		}
+		wakes := func(want ...int) {
+			t.Helper()
+			synctest.Wait()
+			for i, f := range []*follower{early, late, closed} {
+				if n, stray := f.woken(); n != want[i] || stray {
+					t.Errorf("watcher %d was woken %d times, want %d; without having been parked: %v", i, n, want[i], stray)
+				}
 			}
 		}
+		drain(early, late, closed)
 		s := g.Session("ses_1")
-		enter(t, s, w, "h", `1`)
-		synctest.Wait()
-		for _, f := range []*follower{early, late, closed} {
+		enter(t, s, there, "there", `1`)
+		wakes(1, 1, 1)
+		drain(early, late, closed)
+		time.Sleep(10 * time.Millisecond)
+		enter(t, s, here, "here", `1`)
+		closed.watch.Close()
+		closed.watch.Close()
+		drain(early)
+		if early.batches != 1 {
+			t.Errorf("who was not told within the interval was told %d times", early.batches)
+		}
+		time.Sleep(interval - 10*time.Millisecond)
+		wakes(1, 2, 1)
+		drain(late)
+
+		late.watch.Close()
+		time.Sleep(interval)
+		enter(t, s, here, "here", `2`)
+		wakes(2, 2, 1)
+		drain(early)
+		enter(t, s, here, "here", `3`) // a wake is due
+		time.Sleep(interval - time.Millisecond)
+		wakes(2, 2, 1)
+		time.Sleep(time.Millisecond)
+		wakes(3, 2, 1)
+		if err := g.Check(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestQuietAgain has the only watcher look for itself before the wake that is
+// due, which then wakes nobody, and delays no later one.
+func TestQuietAgain(t *testing.T) {
+	rig := newRig(t)
+	here, there := rig.writer("u_1", canvas, twinrail.Audience{}), rig.writer("u_1", canvas, twinrail.Audience{PanelID: "pn1"})
+	r := rig.reader(canvas, twinrail.Audience{})
+	synctest.Test(t, func(t *testing.T) {
+		g := presence.New(presence.Options{})
+		f := follow(g, r)
+		s := g.Session("ses_1")
+		for _, step := range []struct {
+			w     auth.Writer
+			drain bool // before the change, and after it
+			sleep time.Duration
+			wakes int
+		}{
+			{there, true, 10 * time.Millisecond, 1}, // not for it to see
+			{here, true, interval, 1},               // it looks before the wake
+			{here, false, interval / 2, 2},          // at once, although a wake was due just before
+		} {
 			if err := f.drain(1); err != nil {
 				t.Fatal(err)
 			}
+			enter(t, s, step.w, fmt.Sprint(step.w.Address()), fmt.Sprint(step.wakes, step.sleep))
+			synctest.Wait()
+			if step.drain {
+				if err := f.drain(1); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if wakes, _ := f.woken(); wakes != step.wakes {
+				t.Errorf("woken %d times, want %d", wakes, step.wakes)
+			}
+			time.Sleep(step.sleep)
 		}
-		time.Sleep(interval - 1)
-		enter(t, s, w, "h", `2`) // told of when the interval is over
-		closed.watch.Close()
-		closed.watch.Close()
-		time.Sleep(1) // the watcher's own interval began as the room's did
-		if err := early.drain(1); err != nil {
+	})
+}
+
+// TestOldestFirst has several come, change and go between two looks.
+func TestOldestFirst(t *testing.T) {
+	inBubble(t, presence.Options{}, func(t *testing.T, g *presence.Registry, w auth.Writer, r auth.Reader) {
+		var sessions []*presence.Session
+		for i := range 9 {
+			sessions = append(sessions, g.Session(fmt.Sprint(i)))
+		}
+		if m := g.Members(r); m == nil || len(m) != 0 {
+			t.Errorf("members of a stream that is not held: %#v", m)
+		}
+		for _, i := range []int{0, 1, 2, 3, 4, 5} {
+			enter(t, sessions[i], w, "h", `1`)
+		}
+		watch, members := g.Watch(r, func() {})
+		sessions[3].Close()
+		enter(t, sessions[5], w, "h", `2`)
+		enter(t, sessions[7], w, "h", `1`)
+		sessions[1].Close()
+		enter(t, sessions[0], w, "h", `2`)
+		enter(t, sessions[6], w, "h", `1`)
+		first, err := watch.Next(0)
+		if err != nil {
 			t.Fatal(err)
 		}
-		synctest.Wait()
-		if wakes, _ := late.woken(); wakes != 2 {
-			t.Errorf("who is behind was woken %d times", wakes)
+		rest, err := watch.Next(100)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if wakes, _ := closed.woken(); wakes != 1 {
-			t.Errorf("who has left was woken %d times", wakes)
+		ids := func(members []twinrail.PresenceMember) (s string) {
+			for _, m := range members {
+				s += m.SessionID
+			}
+			return s
 		}
-		for _, f := range []*follower{early, late} {
-			if err := f.drain(1); err != nil {
-				t.Fatal(err)
-			}
-			if _, stray := f.woken(); stray {
-				t.Error("woken without having been parked")
-			}
-			if err := f.knows(g.Members(r)); err != nil {
-				t.Error(err)
-			}
+		got := []string{ids(members), ids(first.Leave), ids(rest.Leave), ids(rest.Join), ids(rest.Update)}
+		if want := []string{"012345", "3", "1", "76", "50"}; !slices.Equal(got, want) {
+			t.Errorf("shown, and told of those who left, came and changed: %q, want %q", got, want)
+		}
+		if got := ids(g.Members(r)); got != "024576" {
+			t.Errorf("members: %q", got)
 		}
 	})
 }
@@ -153,7 +251,13 @@ func TestGoneAreForgotten(t *testing.T) {
 			s.Close()
 		}
 		come(0)
-		if g.Gone(r) != 0 || g.Rooms() != 0 {
+		if g.Rooms() != 0 {
+			t.Errorf("the stream is held")
+		}
+		stays := g.Session("ses_stays")
+		enter(t, stays, w, "h", `1`)
+		come(0)
+		if g.Gone(r) != 0 {
 			t.Errorf("who has left is kept where nobody watches")
 		}
 		f := follow(g, r)
@@ -171,10 +275,11 @@ func TestGoneAreForgotten(t *testing.T) {
 		if most > 200 || most < 100 {
 			t.Errorf("%d of those who had left were kept", most)
 		}
-		if g.Places(r) != 0 {
-			t.Errorf("the place is kept")
-		}
 		f.watch.Close()
+		if g.Gone(r) != 0 {
+			t.Errorf("who has left is kept when nobody watches any more")
+		}
+		stays.Close()
 		if g.Rooms() != 0 {
 			t.Errorf("the stream is held")
 		}
