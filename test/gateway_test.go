@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -142,6 +143,14 @@ func (g *gateway) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
+// terminate asks the process to end, with SIGTERM: it drains.
+func (g *gateway) terminate() {
+	g.t.Helper()
+	if err := g.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
 // kill ends the process with SIGKILL: it runs no line of its own after that.
 func (g *gateway) kill() {
 	if g.cmd != nil {
@@ -151,9 +160,10 @@ func (g *gateway) kill() {
 }
 
 // token mints a development token for an actor, as a developer would.
-func (g *gateway) token(actor string) string {
+func (g *gateway) token(actor string, flags ...string) string {
 	g.t.Helper()
-	cmd := g.command("token", "--data", g.data, "--tenant", tenant, "--env", env, "--actor", actor)
+	args := append([]string{"token", "--data", g.data, "--tenant", tenant, "--env", env, "--actor", actor}, flags...)
+	cmd := g.command(args...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -246,6 +256,16 @@ func (g *gateway) history(token string, r twinrail.Routing) []json.RawMessage {
 	}
 	g.t.Fatal("history has no end")
 	return nil
+}
+
+// eventually waits until reached holds.
+func eventually(t testing.TB, what string, patience time.Duration, reached func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !reached(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not so after %v", what, patience)
+		}
+	}
 }
 
 // draft is an event to be published. Its data goes out as it is.
