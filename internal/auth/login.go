@@ -118,22 +118,23 @@ func (e *loginEntry) endWithin(age time.Duration) {
 // none of the given envs.
 func openLogins(t table.Table, envs []string, maxAge time.Duration, now time.Time) (*logins, error) {
 	l := &logins{table: t, byCookie: make(map[digest]*loginEntry), byActor: make(map[actor][]*loginEntry)}
-	var dropped []*loginEntry
+	var stored, dropped []*loginEntry
 	err := t.Scan(func(key string, value []byte) error {
 		e, err := parseLogin(key, value)
-		if err != nil {
-			return err
-		}
+		stored = append(stored, e)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(stored, func(x, y *loginEntry) int { return x.opened.Compare(y.opened) })
+	for _, e := range stored {
 		e.endWithin(maxAge)
 		if now.Before(e.principal.ExpiresAt()) && slices.Contains(envs, e.principal.identity.Env) {
 			dropped = append(dropped, l.add(e)...)
 		} else {
 			dropped = append(dropped, e)
 		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
 	}
 	return l, l.forget(dropped, table.Lazy)
 }
@@ -152,8 +153,9 @@ func (l *logins) find(cookie string, now time.Time) (*Principal, error) {
 	return e.principal, nil
 }
 
-// open makes a session for p whose cookie has the digest d. It reports whether
-// another one was ended for it; that is so also with an error.
+// open makes a session for p whose cookie has the digest d, in place of that with
+// the digest old if that is of the same actor. It reports whether another one
+// was ended for it; that may be so also with an error.
 func (l *logins) open(d, old digest, p *Principal, now time.Time) (ended bool, err error) {
 	e := &loginEntry{digest: d, opened: now.UTC()}
 	e.principal = &Principal{identity: p.identity, carriage: byCookie, scope: p.scope, login: new(login)}
@@ -161,30 +163,32 @@ func (l *logins) open(d, old digest, p *Principal, now time.Time) (ended bool, e
 	if err != nil {
 		return false, err
 	}
+	l.mu.Lock()
+	over := l.sweep(now)
+	l.mu.Unlock()
+	if err := l.forget(over, table.Lazy); err != nil {
+		return false, err
+	}
+	// Stored before it is in memory, where it can be ended: else its end could
+	// be stored first.
+	if err := l.table.Put(e.key(), value, table.Synced); err != nil {
+		return false, err
+	}
 
 	l.mu.Lock()
-	dropped := l.sweep(now)
+	var replaced []*loginEntry
 	if was := l.byCookie[old]; was != nil && was.principal.actor() == p.actor() {
 		e.principal.login = was.principal.login
 		l.remove(was)
-		dropped = append(dropped, was)
+		replaced = append(replaced, was)
 	}
-	evicted := l.add(e) // nobody knows the cookie before it is stored
+	evicted := l.add(e)
 	l.mu.Unlock()
 
 	for _, was := range evicted {
 		was.principal.login.ended.Store(true)
 	}
-	err = l.forget(append(dropped, evicted...), table.Lazy)
-	if err == nil {
-		err = l.table.Put(e.key(), value, table.Synced) // and what was lazy before it
-	}
-	if err != nil {
-		l.mu.Lock()
-		l.remove(e)
-		l.mu.Unlock()
-	}
-	return len(evicted) > 0, err
+	return len(evicted) > 0, l.forget(append(replaced, evicted...), table.Synced)
 }
 
 // endByCookie ends the session whose cookie has the digest d, and reports whether
@@ -199,9 +203,12 @@ func (l *logins) endByCookie(d digest) (bool, error) {
 	if err := l.table.Delete(e.key(), table.Synced); err != nil {
 		return false, err
 	}
-	e.principal.login.ended.Store(true)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.byCookie[d] != e {
+		return false, nil // it has given way, or been ended, meanwhile
+	}
+	e.principal.login.ended.Store(true) // with the lock: no other one takes it over
 	l.remove(e)
 	return true, nil
 }
@@ -229,16 +236,14 @@ func (l *logins) sweep(now time.Time) []*loginEntry {
 	return over
 }
 
-// add adds e, and removes and returns the oldest of its actor's sessions where
-// there are too many with it.
+// add adds e, the newest of its actor's sessions, and removes and returns the
+// oldest where there are too many with it.
 func (l *logins) add(e *loginEntry) (evicted []*loginEntry) {
 	a := e.principal.actor()
 	l.byCookie[e.digest] = e
 	l.ends.set(e.digest, e.principal.ExpiresAt())
-	all := append(l.byActor[a], e)
-	slices.SortStableFunc(all, func(x, y *loginEntry) int { return x.opened.Compare(y.opened) })
-	l.byActor[a] = all
-	if len(all) > maxLogins {
+	l.byActor[a] = append(l.byActor[a], e)
+	if all := l.byActor[a]; len(all) > maxLogins {
 		evicted = slices.Clone(all[:len(all)-maxLogins])
 	}
 	for _, was := range evicted {

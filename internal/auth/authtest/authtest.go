@@ -78,6 +78,13 @@ func ExpiresIn(d time.Duration) Option {
 	return func(id *twinrail.Identity) { id.ExpiresAt = time.Now().Add(d) }
 }
 
+// TokenID sets the jti.
+func TokenID(tokenID string) Option { return func(id *twinrail.Identity) { id.TokenID = tokenID } }
+
+// IssuedAt sets the iat, in whole seconds; else it is now, or an hour before a
+// token that has expired did.
+func IssuedAt(at time.Time) Option { return func(id *twinrail.Identity) { id.IssuedAt = at } }
+
 // Token returns a token for the human u_1, a member, in t_acme and dev, that
 // grants everything there for an hour, as changed by opts.
 func (i *Issuer) Token(opts ...Option) string {
@@ -90,9 +97,11 @@ func (i *Issuer) Token(opts ...Option) string {
 	for _, opt := range opts {
 		opt(&id)
 	}
-	id.IssuedAt = now
-	if id.ExpiresAt.Before(now) {
-		id.IssuedAt = id.ExpiresAt.Add(-time.Hour)
+	if id.IssuedAt.IsZero() {
+		id.IssuedAt = now
+		if id.ExpiresAt.Before(now) {
+			id.IssuedAt = id.ExpiresAt.Add(-time.Hour)
+		}
 	}
 	token, err := auth.Mint(i.key, id, id.ExpiresAt.Sub(id.IssuedAt))
 	if err != nil {

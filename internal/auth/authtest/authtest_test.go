@@ -32,6 +32,12 @@ func TestIssuer(t *testing.T) {
 		}
 		issuer.Context("t_other", "u_1")
 
+		issued := time.Now().Add(-time.Minute)
+		id := issuer.Principal(authtest.TokenID("j1"), authtest.IssuedAt(issued), authtest.ExpiresIn(time.Minute)).Identity()
+		if id.TokenID != "j1" || !id.IssuedAt.Equal(issued) || !id.ExpiresAt.Equal(time.Now().Add(time.Minute)) {
+			t.Errorf("the token says %+v", id)
+		}
+
 		token := issuer.Token(authtest.ExpiresIn(time.Minute))
 		time.Sleep(time.Minute - time.Nanosecond)
 		if _, err := issuer.Verifier().Verify(context.Background(), token); err != nil {

@@ -1,0 +1,439 @@
+package auth
+
+import (
+	"bytes"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/twinrail/twinrail"
+	"github.com/twinrail/twinrail/internal/table"
+)
+
+func TestCookieText(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for insecure, want := range map[bool][2]string{
+			false: {
+				"__Host-twinrail=V; Path=/; Expires=Sat, 01 Jan 2000 01:00:00 GMT; Max-Age=3600; HttpOnly; Secure; SameSite=Strict",
+				"__Host-twinrail=; Path=/; Max-Age=0; HttpOnly; Secure; SameSite=Strict",
+			},
+			true: {
+				"twinrail=V; Path=/; Expires=Sat, 01 Jan 2000 01:00:00 GMT; Max-Age=3600; HttpOnly; SameSite=Strict",
+				"twinrail=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict",
+			},
+		} {
+			g := newGate(t, GateOptions{InsecureCookies: insecure})
+			cookie := cookieFor(t, g, withBearer(t, g))
+			if raw, err := base64.RawURLEncoding.DecodeString(cookie.Value); err != nil || len(raw) != 32 {
+				t.Errorf("its value is %q", cookie.Value)
+			}
+			if got := strings.ReplaceAll(cookie.String(), cookie.Value, "V"); got != want[0] {
+				t.Errorf("got  %s\nwant %s", got, want[0])
+			}
+			if _, err := withCookie(g, cookie); err != nil {
+				t.Error(err)
+			}
+			removed, err := g.EndSession(cookieRequest(cookie))
+			if err != nil || removed.String() != want[1] {
+				t.Errorf("%v\ngot  %s\nwant %s", err, removed, want[1])
+			}
+		}
+	})
+}
+
+// TestSessionStandsForItsCredential also after a restart.
+func TestSessionStandsForItsCredential(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var kept tables
+		g := kept.gate(t)
+		c := withBearer(t, g, tokenIs("j1"), grants(FullGrant(), twinrail.Grant{WorkspaceID: "w", PanelID: "l", Can: []string{"commit:read", "session:revoke"}}),
+			func(id *twinrail.Identity) { id.ActorType, id.Role = twinrail.Agent, twinrail.Admin })
+		panel := twinrail.Routing{PanelID: "l"}
+		scoped, err := withTicket(g, ticketFor(t, g, c, twinrail.TicketRequest{
+			Rail: twinrail.RailSSE, Routing: &panel, Channels: []twinrail.Channel{twinrail.Commit, twinrail.Artifact},
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole, part := cookieFor(t, g, c), cookieFor(t, g, scoped)
+		for name, g := range map[string]*Gate{"at once": g, "after a restart": kept.gate(t)} {
+			got, err := withCookie(g, whole)
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if got, want := fmt.Sprintf("%+v", got.Principal().Identity()), fmt.Sprintf("%+v", c.Principal().Identity()); got != want {
+				t.Errorf("%s: it stands for\n%s, not\n%s", name, got, want)
+			}
+			if got.principal.scope != nil || !got.AllowsRail("") {
+				t.Errorf("%s: it is scoped", name)
+			}
+			got, err = withCookie(g, part)
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if s := got.principal.scope; s == nil || *s != *scoped.principal.scope {
+				t.Errorf("%s: its scope is %+v", name, s)
+			}
+			if got.principal.carriage != byCookie {
+				t.Errorf("%s: it did not come by a cookie", name)
+			}
+		}
+		// What is stored does not open anything.
+		_ = kept.cookies.Scan(func(key string, value []byte) error {
+			for _, cookie := range []*http.Cookie{whole, part} {
+				if strings.Contains(key, cookie.Value) || bytes.Contains(value, []byte(cookie.Value)) {
+					t.Error("the cookie itself is stored")
+				}
+			}
+			_, err := withCookie(g, &http.Cookie{Name: cookieName, Value: key})
+			wantError(t, err, refused, "")
+			return nil
+		})
+		if n := kept.cookies.unsynced(); n != 0 || len(kept.cookies.rows()) != 2 {
+			t.Errorf("%d changes are not durable, of %d rows", n, len(kept.cookies.rows()))
+		}
+	})
+}
+
+func TestSessionExpires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var kept tables
+		g := kept.gate(t)
+		short, long := cookieFor(t, g, withBearer(t, g)), cookieFor(t, g, withBearer(t, g, lives(2*time.Hour)))
+		c, err := withCookie(g, short)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour - time.Nanosecond)
+		_, err = withCookie(g, short)
+		wantError(t, err, "", "")
+		time.Sleep(time.Nanosecond)
+		_, err = withCookie(g, short)
+		wantError(t, err, expired, "")
+
+		restarted := kept.gate(t)
+		_, err = withCookie(restarted, short)
+		wantError(t, err, refused, "")
+		_, err = withCookie(restarted, long)
+		wantError(t, err, "", "")
+		if n := len(kept.cookies.rows()); n != 1 {
+			t.Errorf("%d sessions are stored", n)
+		}
+
+		cookieFor(t, g, withBearer(t, g)) // which drops those that are over
+		_, err = withCookie(g, short)
+		wantError(t, err, refused, "")
+		if len(g.logins.byCookie) != 2 || len(g.logins.byActor[c.principal.actor()]) != 2 || len(g.logins.ends.queue.items) != 2 {
+			t.Errorf("%d sessions are held", len(g.logins.byCookie))
+		}
+		if g.Revoked(c.Principal()) {
+			t.Error("a session that is over counts as revoked")
+		}
+		time.Sleep(2 * time.Hour)
+		_, err = g.OpenSession(c, request("/"))
+		wantError(t, err, refused, "") // by a cookie
+		cookieFor(t, g, withBearer(t, g, actorIs("u_2")))
+		if len(g.logins.byCookie) != 1 || len(g.logins.byActor) != 1 || len(kept.cookies.rows()) != 1 {
+			t.Errorf("%d sessions of %d actors are held", len(g.logins.byCookie), len(g.logins.byActor))
+		}
+	})
+}
+
+func TestOpenSessionRefuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t, GateOptions{})
+		c := withBearer(t, g)
+		byCookie, err := withCookie(g, cookieFor(t, g, c))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = g.OpenSession(byCookie, request("/"))
+		wantError(t, err, refused, "")
+		time.Sleep(time.Hour)
+		_, err = g.OpenSession(c, request("/"))
+		wantError(t, err, expired, "")
+	})
+}
+
+func TestEndSession(t *testing.T) {
+	var kept tables
+	g := kept.gate(t)
+	var told int
+	g.OnRevoke(func() { told++ })
+	bearer := withBearer(t, g)
+	cookie, other := cookieFor(t, g, bearer), cookieFor(t, g, bearer)
+	c, err := withCookie(g, cookie)
+	if err != nil {
+		t.Fatal(err)
+	}
+	byOther, err := withCookie(g, other)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	evil := request(inDev, "Origin: https://evil.example.com", "Cookie: __Host-twinrail="+cookie.Value)
+	_, err = g.EndSession(evil)
+	wantError(t, err, twinrail.CodeOriginNotAllowed, "")
+	_, err = g.EndSession(request(inDev, "Cookie: __Host-twinrail="+cookie.Value))
+	wantError(t, err, twinrail.CodeOriginNotAllowed, "")
+	_, err = g.EndSession(request(inDev, "Origin: "+page, "Cookie: __Host-twinrail="+cookie.Value+"; __Host-twinrail=x"))
+	wantError(t, err, refused, "")
+	if g.Revoked(c.Principal()) || told != 0 {
+		t.Fatal("it was ended")
+	}
+
+	kept.cookies.fail(errDisk)
+	_, err = g.EndSession(cookieRequest(cookie))
+	wantError(t, err, twinrail.CodeUnavailable, "")
+	if strings.Contains(err.Error(), errDisk.Error()) {
+		t.Errorf("the client is told %v", err)
+	}
+	if _, err := withCookie(g, cookie); err != nil || told != 0 {
+		t.Errorf("not ended, and void: %v", err)
+	}
+	kept.cookies.fail(nil)
+
+	if _, err := g.EndSession(cookieRequest(cookie)); err != nil {
+		t.Fatal(err)
+	}
+	if !g.Revoked(c.Principal()) || told != 1 || kept.cookies.unsynced() != 0 {
+		t.Errorf("revoked: %t, told %d times", g.Revoked(c.Principal()), told)
+	}
+	if g.Revoked(byOther.Principal()) || g.Revoked(bearer.Principal()) {
+		t.Error("another session was ended, or the token")
+	}
+	for _, g := range []*Gate{g, kept.gate(t)} {
+		_, err = withCookie(g, cookie)
+		wantError(t, err, refused, "")
+		_, err = withCookie(g, other)
+		wantError(t, err, "", "")
+	}
+
+	// What has ended, or never was, is no error and no news.
+	for _, r := range []*http.Request{
+		cookieRequest(cookie), request(inDev, "Origin: "+page), request(inDev, "Sec-Fetch-Site: same-origin"), request(inDev, "Origin: "+page, "Cookie: __Host-twinrail=x"),
+	} {
+		if removed, err := g.EndSession(r); err != nil || removed == nil || told != 1 {
+			t.Errorf("again: %v, told %d times", err, told)
+		}
+	}
+}
+
+// TestSessionGivesWay: a page that brings a newer token keeps its connections,
+// until it logs out.
+func TestSessionGivesWay(t *testing.T) {
+	var kept tables
+	g := kept.gate(t)
+	var told int
+	g.OnRevoke(func() { told++ })
+	bearer := withBearer(t, g)
+	first := cookieFor(t, g, bearer)
+	c, err := withCookie(g, first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := g.OpenSession(bearer, cookieRequest(first))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range []*Gate{g, kept.gate(t)} {
+		_, err = withCookie(g, first)
+		wantError(t, err, refused, "")
+		_, err = withCookie(g, second)
+		wantError(t, err, "", "")
+	}
+	if g.Revoked(c.Principal()) || told != 0 {
+		t.Error("what the first one opened was ended")
+	}
+	if _, err := g.EndSession(cookieRequest(second)); err != nil {
+		t.Fatal(err)
+	}
+	if !g.Revoked(c.Principal()) || told != 1 {
+		t.Error("what the first one opened outlives the logout")
+	}
+
+	// Another actor's session does not give way.
+	for _, other := range []*Context{
+		withBearer(t, g, actorIs("u_2")), withBearer(t, g, tenantIs("t_other")), withBearer(t, g, envIs("prod")),
+	} {
+		third := cookieFor(t, g, bearer)
+		if _, err := g.OpenSession(other, cookieRequest(third)); err != nil {
+			t.Fatal(err)
+		}
+		_, err = withCookie(g, third)
+		wantError(t, err, "", "")
+	}
+}
+
+func TestSessionsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var kept tables
+		g := kept.gate(t)
+		var told int
+		g.OnRevoke(func() { told++ })
+		bearer := withBearer(t, g)
+		other := cookieFor(t, g, withBearer(t, g, actorIs("u_2")))
+		cookieFor(t, g, withBearer(t, g, tenantIs("t_other")))
+		var all []*http.Cookie
+		for range maxLogins {
+			all = append(all, cookieFor(t, g, bearer))
+			time.Sleep(time.Second)
+		}
+		oldest, err := withCookie(g, all[0])
+		if err != nil || told != 0 {
+			t.Fatalf("%v, told %d times", err, told)
+		}
+		all = append(all, cookieFor(t, g, bearer))
+		if !g.Revoked(oldest.Principal()) || told != 1 {
+			t.Errorf("what the oldest opened is revoked: %t, told %d times", g.Revoked(oldest.Principal()), told)
+		}
+		for _, g := range []*Gate{g, kept.gate(t)} {
+			_, err := withCookie(g, all[0])
+			wantError(t, err, refused, "")
+			for _, cookie := range slices.Concat(all[1:], []*http.Cookie{other}) {
+				_, err := withCookie(g, cookie)
+				wantError(t, err, "", "")
+			}
+		}
+		if n := len(kept.cookies.rows()); n != maxLogins+2 {
+			t.Errorf("%d are stored", n)
+		}
+
+		// After a restart too the oldest goes first.
+		g = kept.gate(t)
+		cookieFor(t, g, bearer)
+		_, err = withCookie(g, all[1])
+		wantError(t, err, refused, "")
+		_, err = withCookie(g, all[2])
+		wantError(t, err, "", "")
+	})
+}
+
+func TestSessionThatCannotBeStored(t *testing.T) {
+	var kept tables
+	g := kept.gate(t)
+	kept.cookies.fail(errDisk)
+	cookie, err := g.OpenSession(withBearer(t, g), request("/"))
+	wantError(t, err, twinrail.CodeUnavailable, "")
+	if cookie != nil || len(g.logins.byCookie) != 0 || len(g.logins.byActor) != 0 || len(g.logins.ends.queue.items) != 0 {
+		t.Error("there is a session")
+	}
+	if strings.Contains(err.Error(), errDisk.Error()) {
+		t.Errorf("the client is told %v", err)
+	}
+}
+
+func TestStoredSessions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		// A session that is longer than tokens are good for by now ends with them.
+		var kept tables
+		g := kept.gate(t)
+		dated := cookieFor(t, g, withBearer(t, g, lives(48*time.Hour)))
+		p, err := g.Verify(t.Context(), signHS(t, jwt.MapClaims{"sub": "u_2", "tenant_id": "t_acme", "env": "dev", "exp": time.Now().Add(48 * time.Hour).Unix()}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := p.Enter(twinrail.Routing{TenantID: "t_acme", Env: "dev"}, "", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		undated := cookieFor(t, g, c)
+		g = newGate(t, GateOptions{Cookies: &kept.cookies, MaxTokenAge: 24 * time.Hour})
+		time.Sleep(24*time.Hour - time.Nanosecond)
+		for _, cookie := range []*http.Cookie{dated, undated} {
+			_, err = withCookie(g, cookie)
+			wantError(t, err, "", "")
+		}
+		time.Sleep(time.Nanosecond)
+		for _, cookie := range []*http.Cookie{dated, undated} {
+			_, err = withCookie(g, cookie)
+			wantError(t, err, expired, "")
+		}
+
+		// One of an env that there is no more is dropped.
+		g = kept.gate(t)
+		cookie := cookieFor(t, g, withBearer(t, g))
+		v := newVerifier(t, VerifierOptions{Keys: []Key{{Material: secret}}, Envs: []string{"prod"}})
+		g = newGate(t, GateOptions{Verifier: v, Cookies: &kept.cookies})
+		if len(g.logins.byCookie) != 0 || len(kept.cookies.rows()) != 0 {
+			t.Errorf("held %d, stored %d", len(g.logins.byCookie), len(kept.cookies.rows()))
+		}
+		_, err = withCookie(g, cookie)
+		wantError(t, err, refused, "")
+	})
+}
+
+func TestDamagedSession(t *testing.T) {
+	key := strings.Repeat("0f", 32)
+	const value = `{"actor_id":"u_1","actor_type":"human","tenant_id":"t_acme","env":"dev","role":"member","grants":[],"opened_at":"2026-01-01T00:00:00Z","expires_at":"2100-01-01T00:00:00Z"}`
+	for name, tt := range map[string]struct {
+		key, value string
+		ok         bool
+	}{
+		"none":             {key, value, true},
+		"a short key":      {key[2:], value, false},
+		"a long key":       {key + "00", value, false},
+		"an odd key":       {key[1:], value, false},
+		"a key in capital": {strings.ToUpper(key), value, false},
+		"no value":         {key, "", false},
+		"an unknown name":  {key, `{"x":1,` + value[1:], false},
+		"no actor":         {key, strings.Replace(value, "u_1", "", 1), false},
+		"a bad role":       {key, strings.Replace(value, "member", "king", 1), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rows := new(table.Memory)
+			if err := rows.Put(tt.key, []byte(tt.value), table.Synced); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := NewGate(GateOptions{Verifier: secretVerifier(t), Cookies: rows}); (err == nil) != tt.ok {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+// TestSessionsAtOnce opens, uses and ends sessions of one actor at once.
+func TestSessionsAtOnce(t *testing.T) {
+	var kept tables
+	g := kept.gate(t)
+	var told atomic.Int32
+	g.OnRevoke(func() { told.Add(1) })
+	bearer := withBearer(t, g)
+	var group sync.WaitGroup
+	for i := range 8 {
+		group.Go(func() {
+			for range 20 {
+				cookie, err := g.OpenSession(bearer, request("/"))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				c, err := withCookie(g, cookie)
+				if err != nil {
+					continue // the others have opened 32 since
+				}
+				if i%2 == 0 {
+					if _, err := g.EndSession(cookieRequest(cookie)); err != nil || !g.Revoked(c.Principal()) {
+						t.Errorf("not ended: %v", err)
+					}
+				}
+			}
+		})
+	}
+	group.Wait()
+	if n, rows := len(g.logins.byCookie), len(kept.cookies.rows()); n < 1 || n > maxLogins || rows != n {
+		t.Errorf("%d sessions are held, %d stored", n, rows)
+	}
+	if told.Load() == 0 {
+		t.Error("nobody was told")
+	}
+}
