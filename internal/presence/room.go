@@ -33,8 +33,8 @@ type room struct {
 	forgotten uint64
 	pruneAt   int
 
-	// Waking: due says that a wake will come, by the timer where it is not under
-	// way; woken is when the last one was.
+	// Waking: due says that the timer is set, or has just run out; woken is when
+	// somebody was last woken.
 	due   bool
 	timer *time.Timer
 	woken time.Time
@@ -192,22 +192,20 @@ func (rm *room) prune() {
 	}
 }
 
-// announce has the parked watchers woken: at once, or an interval after the last
-// time. Waking is for a goroutine of its own, since it calls out of the package.
+// announce has the parked watchers woken, an interval after the last time: at
+// once, where that is over. Even then it is for the timer's goroutine, since it
+// calls out of the package.
 func (rm *room) announce() {
 	if rm.due {
 		return
 	}
 	rm.due = true
 	wait := time.Until(rm.woken.Add(rm.opts.Interval))
-	switch {
-	case wait <= 0:
-		go rm.wake()
-	case rm.timer == nil:
+	if rm.timer == nil {
 		rm.timer = time.AfterFunc(wait, rm.wake)
-	default:
-		rm.timer.Reset(wait)
+		return
 	}
+	rm.timer.Reset(wait)
 }
 
 func (rm *room) wake() {

@@ -215,9 +215,6 @@ func (s *Session) expire(loss int) {
 func (s *Session) Regain(holds []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
-		return
-	}
 	s.stop()
 	s.away = false
 	s.drop(func(name string) bool { return !slices.Contains(holds, name) })

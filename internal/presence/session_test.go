@@ -170,3 +170,17 @@ func TestEnterRefuses(t *testing.T) {
 	s.Close()
 	enter(t, third, here, "now there is room", ``)
 }
+
+// TestActorsApart has one session used with the rights of two actors: neither
+// speaks for the other.
+func TestActorsApart(t *testing.T) {
+	rig := newRig(t)
+	g := presence.New(presence.Options{})
+	s := g.Session("ses_1")
+	enter(t, s, rig.writer("u_1", canvas, twinrail.Audience{}), "h1", `1`)
+	enter(t, s, rig.writer("u_2", canvas, twinrail.Audience{}), "h2", `2`)
+	members := g.Members(rig.reader(canvas, twinrail.Audience{}))
+	if len(members) != 2 || members[0].ActorID != "u_1" || string(members[0].State) != `1` || members[1].ActorID != "u_2" {
+		t.Errorf("members: %+v", members)
+	}
+}

@@ -47,11 +47,13 @@ type diff struct {
 }
 
 // Watch begins to watch where r reads, and returns who is present, like
-// [Registry.Members]; what Next returns goes on exactly from there. After a Next
-// that found nothing, wake is called once, as soon as there may be something, but
-// not before [Options].Interval has passed since the watchers of the stream were
-// last woken. It is called from a goroutine of its own, never from within a call
-// of this package's, and must not block.
+// [Registry.Members]; what Next returns goes on exactly from there.
+//
+// After a Next that found nothing, wake is called once, when somebody came,
+// changed or went, whether or not r may see it: at once, or where the watchers of
+// the stream were woken within the last [Options].Interval, when that is over. It
+// must not block. It is called from a goroutine of its own, never from within a
+// call of this package's, and may come before that Next has returned.
 func (g *Registry) Watch(r auth.Reader, wake func()) (*Watch, []twinrail.PresenceMember) {
 	rm := g.acquire(r.Key())
 	w := &Watch{registry: g, room: rm, reader: r, wake: wake}
