@@ -33,7 +33,8 @@ var (
 	}
 	eyes = append(slices.Clone(spots[1:]), twinrail.Address{Home: canvas}, twinrail.Address{Home: canvas, Audience: spots[1].Audience})
 	// actors are those of the sessions: two of them are of one.
-	actors = []string{"u_1", "u_1", "u_2", "u_3"}
+	actors    = []string{"u_1", "u_1", "u_2", "u_3"}
+	holdNames = []string{"h1", "h2", "h3", "h4"}
 )
 
 // modelRights are what the sessions and the watchers of the model may do.
@@ -73,7 +74,7 @@ type modelOp struct {
 }
 
 func drawModelOps(t *rapid.T) []modelOp {
-	hold := rapid.SampledFrom([]string{"h1", "h2", "h3", "h4"})
+	hold := rapid.SampledFrom(holdNames)
 	return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) modelOp {
 		o := modelOp{kind: rapid.SampledFrom([]string{
 			"enter", "enter", "enter", "enter", "leave", "leave", "lose", "regain", "close", "open",
@@ -352,6 +353,14 @@ func (m *model) seen(watcher int) []twinrail.PresenceMember {
 func (m *model) check() error {
 	if err := m.registry.Check(); err != nil {
 		return err
+	}
+	for _, s := range m.sessions {
+		for _, name := range holdNames {
+			held := slices.ContainsFunc(s.holds, func(h modelHold) bool { return h.name == name })
+			if s.Holds(name) != held {
+				return fmt.Errorf("%s has the hold %s: %v, where it has %v", s.id, name, !held, s.holds)
+			}
+		}
 	}
 	for i, f := range m.followers {
 		want := m.seen(i)

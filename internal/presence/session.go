@@ -94,6 +94,13 @@ func (s *Session) Enter(w auth.Writer, hold string, state []byte) error {
 	return nil
 }
 
+// Holds reports whether the session has the hold, present or not at this moment.
+func (s *Session) Holds(hold string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.find(hold) >= 0
+}
+
 func (s *Session) find(name string) int {
 	return slices.IndexFunc(s.holds, func(h hold) bool { return h.name == name })
 }
