@@ -32,7 +32,7 @@ func TestGrace(t *testing.T) {
 		if n := len(g.Members(r)); n != 1 {
 			t.Fatalf("%d members just before the grace is over", n)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		if n := len(g.Members(r)); n != 0 {
 			t.Fatalf("%d members once the grace is over", n)

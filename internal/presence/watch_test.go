@@ -41,7 +41,7 @@ func TestPacing(t *testing.T) {
 			}
 		}()
 		for i, at := range []time.Duration{100, 110, 120, 149, 151, 160, 300, 301, 349, 500} {
-			time.Sleep(start.Add(at * time.Millisecond).Sub(time.Now()))
+			time.Sleep(time.Until(start.Add(at * time.Millisecond)))
 			enter(t, s, w, "h", fmt.Sprint(i))
 		}
 		time.Sleep(time.Second)
