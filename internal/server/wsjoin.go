@@ -86,7 +86,9 @@ func (c *wsConn) join(f *clientFrame) error {
 	}
 	o, err := c.open(f.Sub, reader, f.After)
 	if err != nil {
+		c.mu.Lock()
 		c.withdraw(hold)
+		c.mu.Unlock()
 		return err
 	}
 	o.hold = hold
@@ -229,6 +231,8 @@ var errNoSub = twinrail.Errorf(twinrail.CodeBadRequest, "sub", "is not in use on
 // drop takes j out. It is called with mu held.
 func (c *wsConn) drop(j *join) {
 	c.joins = slices.DeleteFunc(c.joins, func(o *join) bool { return o == j })
+	// It must not be told to be live after this.
+	c.ready = slices.DeleteFunc(c.ready, func(o *join) bool { return o == j })
 	j.left = true
 	j.close()
 	c.withdraw(j.hold)

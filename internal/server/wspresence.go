@@ -66,26 +66,30 @@ func (c *wsConn) enter(ac *auth.Context, name string, stated twinrail.Routing, k
 		return "", inRouting(err)
 	}
 	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gone() {
+		// Nobody would have it leave again.
+		return "", &twinrail.Error{Code: twinrail.CodeUnavailable}
+	}
 	s := c.session
-	c.mu.Unlock()
 	p := presenceOf(s)
 	if p == nil {
-		// Only this goroutine, which handles the frames of the session's only
-		// holder, sets it.
+		// Only the session's holder sets it, with its mu held.
 		p = c.server.presence.Session(s.ID())
 		s.SetValue(p)
 	}
 	hold = holdOf(name, w.Address())
-	return hold, p.Enter(w, hold, append([]byte(nil), state...))
+	return hold, p.Enter(w, hold, state)
 }
 
 // holdOf tells apart what a session holds on to: a name may be given to another
 // address later on.
 func holdOf(name string, at twinrail.Address) string { return name + " " + at.Key() }
 
-// withdraw gives up a hold on presence. It may be called with mu held.
+// withdraw gives up a hold on presence, unless another connection has the session
+// now. It is called with mu held.
 func (c *wsConn) withdraw(hold string) {
-	if hold == "" {
+	if hold == "" || c.taken {
 		return
 	}
 	if p := presenceOf(c.session); p != nil {

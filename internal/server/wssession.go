@@ -42,9 +42,13 @@ func (c *wsConn) TakenOver() {
 	c.fail(&twinrail.Error{Code: twinrail.CodeSessionTakenOver})
 }
 
+// gone reports whether the session is not the connection's to change any more:
+// another one has it, or this one has ended. It is called with mu held.
+func (c *wsConn) gone() bool { return c.taken || c.link.ended.Load() }
+
 // leaveSession says what becomes of the session when the connection is gone. It
 // is called with mu held, so that who takes the session over is heard before or
-// after all of it.
+// after all of it. A second call does nothing more.
 func (c *wsConn) leaveSession() {
 	switch {
 	case c.taken:
@@ -79,8 +83,11 @@ func (c *wsConn) resume(f *clientFrame) error {
 	joins, said := c.reopen(ac, what.Subs, f.Cursors)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, o := range joins {
+	for i, o := range joins {
 		if !c.takeIn(o.join) {
+			for _, rest := range joins[i+1:] {
+				rest.close()
+			}
 			return nil
 		}
 	}
@@ -108,8 +115,14 @@ func (c *wsConn) claim(ac *auth.Context, f *clientFrame) (auth.Resume, error) {
 	c.mu.Lock()
 	was := c.session
 	c.session = claimed
+	if c.gone() {
+		// This may have come after end has left the session before.
+		c.leaveSession()
+	}
 	c.mu.Unlock()
-	was.End(c)
+	if was != claimed {
+		was.End(c)
+	}
 	return what, nil
 }
 
@@ -159,7 +172,9 @@ func (c *wsConn) reopen(ac *auth.Context, subs []auth.ResumeSub, cursors map[str
 		if err != nil {
 			e := asError(err)
 			c.server.logFailure(c.server.engine.ctx, c.requestID(), e, err)
+			c.mu.Lock()
 			c.withdraw(holds[sub.Name])
+			c.mu.Unlock()
 			said[i] = twinrail.Subscription{Sub: sub.Name, Code: e.Code, Detail: detail(e)}
 			continue
 		}
@@ -189,9 +204,11 @@ func (c *wsConn) regain(ac *auth.Context, subs []auth.ResumeSub) map[string]stri
 			kept = append(kept, hold)
 		}
 	}
-	if p != nil {
+	c.mu.Lock()
+	if p != nil && !c.gone() {
 		p.Regain(kept)
 	}
+	c.mu.Unlock()
 	for i := range subs {
 		sub := &subs[i]
 		if !sub.Present || holds[sub.Name] != "" {

@@ -506,6 +506,24 @@ func TestResumeTwiceOnOneConnection(t *testing.T) {
 	})
 }
 
+// TestResumeItself has a connection resume its own session, with the token of its
+// welcome: the session goes on.
+func TestResumeItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newBubbleRig(t)
+		p, hello := r.greet(r.token)
+		if f := p.resumes(hello.ResumeToken, nil); f.SessionID != hello.SessionID || len(f.Subs) > 0 {
+			t.Errorf("resumed %+v", f)
+		}
+		token := p.subscribe(subC + `,"presence":1`).ResumeToken
+		p.cut()
+		p, _ = r.greet(r.token)
+		if got := subsOf(p.resumes(token, nil)); got != "c:false[u_1=1]" {
+			t.Errorf("resumed %s", got)
+		}
+	})
+}
+
 // TestResumeTokenIsNoCredential comes with a resume token in the place of a
 // credential: nothing is upgraded.
 func TestResumeTokenIsNoCredential(t *testing.T) {
