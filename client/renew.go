@@ -22,7 +22,7 @@ type renewal struct {
 func (r *renewal) start(ctx context.Context, send func(ctx context.Context, token string) error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.running || r.f.c.credential.source == nil {
+	if r.running {
 		return
 	}
 	r.running = true

@@ -38,17 +38,19 @@ func bearer(r *http.Request) string { return r.Header.Get("Authorization") }
 
 func TestWSRenewsTheTokenWhileEventsFlow(t *testing.T) {
 	bubble(t, func(t *testing.T, ctx context.Context) {
-		var auth twinrail.ClientFrame
+		var auth, next, resume twinrail.ClientFrame
 		var ends []error
 		start := time.Now()
 		server := newFake(t,
 			ws(func(p peer) {
-				p.join(cursor(0))
+				p.joinAt(cursor(0), "j1")
 				p.send(eventFrame(1, 0), expiringFrame, eventFrame(2, 1), expiringFrame, eventFrame(3, 2))
 				auth = p.receive()
+				p.send(`{"op":"ping"}`)
+				next = p.receive()
 				p.send(`{"op":"authed","ref":"auth","expires_at":"2026-11-23T11:00:00Z"}`, eventFrame(4, 3))
 			}),
-			ws(func(p peer) { p.join(cursor(4)); p.hang() }),
+			ws(func(p peer) { resume = p.resume("r2", subAt(cursor(4))); p.hang() }),
 		)
 		var items []Item
 		for item, err := range server.client(t, slowTokens(5*time.Second, &ends)).FollowThread(ctx, thread, FollowOptions{}) {
@@ -64,9 +66,10 @@ func TestWSRenewsTheTokenWhileEventsFlow(t *testing.T) {
 			}
 		}
 		wantEvents(t, items, 1, 2, 3, 4)
-		if auth.Op != twinrail.OpAuth || auth.Token != "token-2" || len(ends) != 2 {
-			t.Errorf("sent %+v after %d tokens, want an auth with the second", auth, len(ends))
+		if auth.Op != twinrail.OpAuth || auth.Token != "token-2" || next.Op != twinrail.OpPong || len(ends) != 2 {
+			t.Errorf("sent %+v and %+v after %d tokens, want an auth with the second, and a pong", auth, next, len(ends))
 		}
+		wantResume(t, resume, "j1", cursor(4))
 		requests, _ := server.seen()
 		if got := bearer(requests[1]); got != "Bearer token-2" {
 			t.Errorf("came back with %q, want the renewed token", got)
@@ -104,17 +107,30 @@ func TestWSRefreshesARenewedToken(t *testing.T) {
 	})
 }
 
-func TestNothingIsRenewedWithoutASource(t *testing.T) {
+func TestNothingIsSentWithoutANewToken(t *testing.T) {
+	for name, source := range map[string]func(context.Context) (string, error){
+		"no source":      nil,
+		"the same again": func(context.Context) (string, error) { return "token-1", nil },
+		"an error":       func(context.Context) (string, error) { return "", errors.New("for the test") },
+	} {
+		t.Run(name, func(t *testing.T) { testNothingIsSent(t, source) })
+	}
+}
+
+func testNothingIsSent(t *testing.T, source func(context.Context) (string, error)) {
 	bubble(t, func(t *testing.T, ctx context.Context) {
 		var answer twinrail.ClientFrame
 		server := newFake(t, ws(func(p peer) {
 			p.join(cursor(0))
-			p.send(expiringFrame, `{"op":"ping"}`)
+			p.send(expiringFrame)
+			time.Sleep(time.Second)
+			p.send(`{"op":"ping"}`)
 			answer = p.receive()
 			p.send(eventFrame(1, 0))
 			p.hang()
 		}))
-		if _, err := collect(server.client(t).FollowThread(ctx, thread, FollowOptions{}), 2); err != nil {
+		c := server.client(t, func(o *Options) { o.TokenSource = source })
+		if _, err := collect(c.FollowThread(ctx, thread, FollowOptions{}), 2); err != nil {
 			t.Fatal(err)
 		}
 		if answer.Op != twinrail.OpPong {
@@ -222,6 +238,39 @@ func TestSSERenewsTheTokenWhileEventsFlow(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A renewal that is not answered does not stand in the way of the next one, and
+// none is sent before the connection has a name.
+func TestSSERenewalGivesUp(t *testing.T) {
+	bubble(t, func(t *testing.T, ctx context.Context) {
+		calls := 0
+		beats := func(w http.ResponseWriter, r *http.Request) {
+			sse(func(r *http.Request) {
+				for _, block := range []string{":\n\n", expiringBlock, eventBlock(1, 0)} {
+					time.Sleep(30 * time.Second)
+					_, _ = w.Write([]byte(block))
+					_ = http.NewResponseController(w).Flush()
+				}
+				hang(r)
+			}, openBlock(cursor(0)), expiringBlock)(w, r)
+		}
+		never := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+		server := newFake(t, beats, never)
+		if _, err := collect(server.client(t, tokens(&calls)).FollowCanvas(ctx, canvas, FollowOptions{}), 2); err != nil {
+			t.Fatal(err)
+		}
+		if requests, _ := server.seen(); len(requests) != 3 || bearer(requests[2]) != "Bearer token-3" {
+			t.Errorf("%d requests, want two renewals", len(requests))
+		}
+		nameless := newFake(t, sseLater(time.Second, hang, []string{expiringBlock}, []string{openBlock(cursor(0))}))
+		if _, err := collect(nameless.client(t, tokens(&calls)).FollowCanvas(ctx, canvas, FollowOptions{}), 1); err != nil {
+			t.Fatal(err)
+		}
+		if requests, _ := nameless.seen(); len(requests) != 1 {
+			t.Errorf("%d requests, want the stream's alone", len(requests))
+		}
+	})
 }
 
 func TestSSEGone(t *testing.T) {

@@ -114,7 +114,7 @@ func TestWSJoinsWhereTheResumeIsRefused(t *testing.T) {
 	} {
 		t.Run(string(code), func(t *testing.T) {
 			bubble(t, func(t *testing.T, ctx context.Context) {
-				var resume, join, next twinrail.ClientFrame
+				var resume, join, next, last twinrail.ClientFrame
 				server := newFake(t,
 					ws(func(p peer) { p.joinAt(cursor(0), "j1"); p.send(eventFrame(1, 0)) }),
 					ws(func(p peer) {
@@ -123,9 +123,18 @@ func TestWSJoinsWhereTheResumeIsRefused(t *testing.T) {
 						join = p.join(cursor(1)) // and says no token
 						p.send(eventFrame(2, 1))
 					}),
-					ws(func(p peer) { next = p.join(cursor(2)); p.send(eventFrame(3, 2)); p.hang() }),
+					ws(func(p peer) {
+						next = p.receive()
+						p.send(`{"op":"joined","ref":"join","sub":"s","resume_token":"j3","cursor":"cursor-2"}`, eventFrame(3, 2))
+					}),
+					ws(func(p peer) {
+						last = p.receive()
+						p.answerCode(last, code)
+						p.joinAt(cursor(3), "j4")
+					}),
+					ws(func(p peer) { last = p.resume("r5", subAt(cursor(3))); p.hang() }),
 				)
-				items, err := collect(server.client(t).FollowThread(ctx, thread, FollowOptions{}), 6)
+				items, err := collect(server.client(t).FollowThread(ctx, thread, FollowOptions{}), 8)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -133,6 +142,7 @@ func TestWSJoinsWhereTheResumeIsRefused(t *testing.T) {
 				wantResume(t, resume, "j1", cursor(1))
 				wantJoin(t, join, cursor(1))
 				wantJoin(t, next, cursor(2))
+				wantResume(t, last, "j4", cursor(3)) // also after a refusal on the same connection
 			})
 		})
 	}
@@ -184,6 +194,7 @@ func TestWSOtherAnswersToAResume(t *testing.T) {
 		"not its place": {func(p peer, f twinrail.ClientFrame) { p.answerCode(f, twinrail.CodeContextMismatch); p.hang() }, twinrail.CodeContextMismatch, "", ""},
 		"too many":      {func(p peer, f twinrail.ClientFrame) { p.answerCode(f, twinrail.CodeRateLimited); p.hang() }, "", "j1", cursor(1)},
 		"a cut":         {func(peer, twinrail.ClientFrame) {}, "", "j1", cursor(1)},
+		"not its token": {func(p peer, _ twinrail.ClientFrame) { p.send(`{"op":"authed","resume_token":"interim"}`) }, "", "j1", cursor(1)},
 		"sub refused": {func(p peer, _ twinrail.ClientFrame) {
 			p.send(`{"op":"resumed","ref":"resume","resume_token":"r2","subs":[{"sub":"s","code":"not_found","detail":"gone"}]}`)
 			p.hang()
@@ -222,6 +233,8 @@ func TestWSResumesASessionWithoutASubscription(t *testing.T) {
 		var resume, join twinrail.ClientFrame
 		welcome := `{"op":"welcome","connection_id":"n1","session_id":"s1","heartbeat_ms":15000,"resume_token":"w1"}`
 		server := newFake(t,
+			ws(func(p peer) { p.joinAt(cursor(0), "j0") }),
+			ws(func(p peer) { p.answerCode(p.receive(), twinrail.CodeResumeExpired) }),
 			wsWelcome(welcome, func(p peer) { p.receive() }),
 			wsWelcome(`{"op":"welcome","connection_id":"n2","session_id":"s2","heartbeat_ms":15000,"resume_token":"w2"}`, func(p peer) { p.receive() }),
 			ws(func(p peer) {
@@ -231,7 +244,7 @@ func TestWSResumesASessionWithoutASubscription(t *testing.T) {
 				p.hang()
 			}),
 		)
-		items, err := collect(server.client(t).FollowThread(ctx, thread, FollowOptions{From: cursor(0)}), 2)
+		items, err := collect(server.client(t).FollowThread(ctx, thread, FollowOptions{From: cursor(0)}), 3)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -304,6 +317,26 @@ func TestWSLeavesCleanlyWithItsContext(t *testing.T) {
 		}
 		if got := <-closed; got != websocket.StatusNormalClosure {
 			t.Errorf("the server saw the close code %d", got)
+		}
+	})
+}
+
+func TestWSGivesNothingAfterItsContext(t *testing.T) {
+	bubble(t, func(t *testing.T, ctx context.Context) {
+		server := newFake(t, ws(func(p peer) { p.join(cursor(0)); p.send(eventFrame(1, 0), eventFrame(2, 1)); p.hang() }))
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		given := 0
+		for _, err := range server.client(t).FollowThread(ctx, thread, FollowOptions{}) {
+			if err != nil {
+				break
+			}
+			if given++; given == 2 { // the first event; the second is there to be read
+				cancel()
+			}
+		}
+		if given != 2 {
+			t.Errorf("%d items, want 2", given)
 		}
 	})
 }

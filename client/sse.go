@@ -138,7 +138,9 @@ func (s *sseConn) take(ctx context.Context, b *sseBlock) error {
 	case twinrail.SSEReset:
 		return decodeAnd(b.data, f.giveReset)
 	case twinrail.SSEAuthExpiring:
-		s.renewal.start(ctx, s.renew)
+		if id := s.connectionID; id != "" {
+			s.renewal.start(ctx, func(ctx context.Context, token string) error { return f.renewSSE(ctx, id, token) })
+		}
 		return nil
 	case twinrail.SSEEnd:
 		return decodeAnd(b.data, func(end twinrail.End) error {
@@ -152,15 +154,11 @@ func (s *sseConn) take(ctx context.Context, b *sseBlock) error {
 	return nil // of a later version of the protocol, or a hint
 }
 
-// renew extends the connection with a new token.
-func (s *sseConn) renew(ctx context.Context, token string) error {
-	if s.connectionID == "" {
-		return errors.New("client: the connection has no name")
-	}
-	c := s.f.c
-	u := c.endpoint(twinrail.PathConnections+s.connectionID+"/auth", nil)
-	routing := twinrail.Routing{TenantID: s.f.routing.TenantID, Env: s.f.routing.Env}
-	return c.send(ctx, http.MethodPost, u, token, routing, nil, &twinrail.LifetimeResponse{})
+// renewSSE extends a connection with a new token.
+func (f *follower) renewSSE(ctx context.Context, connectionID, token string) error {
+	u := f.c.endpoint(twinrail.PathConnections+connectionID+"/auth", nil)
+	routing := twinrail.Routing{TenantID: f.routing.TenantID, Env: f.routing.Env}
+	return f.c.send(ctx, http.MethodPost, u, token, routing, nil, &twinrail.LifetimeResponse{})
 }
 
 // skipTo moves the cursor past events that were not for this subscriber.

@@ -172,6 +172,7 @@ func TestWSStaysAliveWhileTheCallerIsBusy(t *testing.T) {
 
 func TestWSCutsASilentConnection(t *testing.T) {
 	bubble(t, func(t *testing.T, ctx context.Context) {
+		var end error // a clean close would end the session
 		server := newFake(t,
 			ws(func(p peer) {
 				p.join(cursor(0))
@@ -179,7 +180,9 @@ func TestWSCutsASilentConnection(t *testing.T) {
 					time.Sleep(30 * time.Second)
 					p.send(`{"op":"ping"}`)
 				}
-				p.hang()
+				for end == nil {
+					_, _, end = p.Read(p.ctx)
+				}
 			}),
 			ws(func(p peer) { p.join(cursor(0)); p.hang() }),
 		)
@@ -187,6 +190,9 @@ func TestWSCutsASilentConnection(t *testing.T) {
 		c := server.client(t, func(o *Options) { o.OnRetry = func(err error, _ time.Duration) { cause = err } })
 		if _, err := collect(c.FollowThread(ctx, thread, FollowOptions{}), 2); err != nil {
 			t.Fatal(err)
+		}
+		if code := websocket.CloseStatus(end); code != -1 {
+			t.Errorf("the server saw the close code %d, want a cut", code)
 		}
 		_, at := server.seen()
 		if gap := at[1].Sub(at[0]); gap < 157500*time.Millisecond || gap > 158500*time.Millisecond || !errors.Is(cause, errSilent) {
@@ -324,6 +330,21 @@ func TestWSJoinIsRefused(t *testing.T) {
 		if _, at := server.seen(); at[1].Sub(at[0]) < 4*time.Second {
 			t.Errorf("came back after %v, want 4 s at least", at[1].Sub(at[0]))
 		}
+	})
+}
+
+// What a renewal takes away is told without a reference.
+func TestWSSubscriptionIsEnded(t *testing.T) {
+	bubble(t, func(t *testing.T, ctx context.Context) {
+		server := newFake(t, ws(func(p peer) {
+			p.join(cursor(0))
+			p.send(`{"op":"error","ref":"of-another","sub":"s","code":"internal","retry":"never"}`,
+				`{"op":"error","sub":"another","code":"internal","retry":"never"}`,
+				`{"op":"error","sub":"s","code":"not_found","retry":"never"}`, `{"op":"left","sub":"s"}`)
+			p.hang()
+		}))
+		_, err := collect(server.client(t).FollowThread(ctx, thread, FollowOptions{}), 2)
+		wantCode(t, err, twinrail.CodeNotFound)
 	})
 }
 
