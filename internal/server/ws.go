@@ -17,6 +17,7 @@ import (
 	"github.com/twinrail/twinrail"
 	"github.com/twinrail/twinrail/internal/auth"
 	"github.com/twinrail/twinrail/internal/hub"
+	"github.com/twinrail/twinrail/internal/presence"
 	"github.com/twinrail/twinrail/internal/session"
 )
 
@@ -249,7 +250,7 @@ func (c *wsConn) gather(ctx context.Context, out []byte) ([]byte, next, error) {
 // goes out, and then why no more comes. One that has ended is only told of to
 // the caller.
 func (c *wsConn) giveUp(ctx context.Context, out []byte, err error) ([]byte, next, error) {
-	if errors.Is(err, hub.ErrClosed) || errors.Is(err, context.Canceled) {
+	if errors.Is(err, hub.ErrClosed) || errors.Is(err, presence.ErrClosed) || errors.Is(err, context.Canceled) {
 		return out, thenClose, err
 	}
 	e := asError(err)
