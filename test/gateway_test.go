@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -256,6 +257,32 @@ func (g *gateway) history(token string, r twinrail.Routing) []json.RawMessage {
 	}
 	g.t.Fatal("history has no end")
 	return nil
+}
+
+// metricSum returns the sum over all labels of a metric; 0 where there is none yet.
+func (g *gateway) metricSum(name string) float64 {
+	g.t.Helper()
+	resp, err := http.Get("http://" + g.admin + "/metrics")
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	sum := 0.0
+	for line := range strings.Lines(string(text)) {
+		if !strings.HasPrefix(line, name+"{") && !strings.HasPrefix(line, name+" ") {
+			continue
+		}
+		value, err := strconv.ParseFloat(strings.TrimSpace(line[strings.LastIndexByte(line, ' '):]), 64)
+		if err != nil {
+			g.t.Fatal(err)
+		}
+		sum += value
+	}
+	return sum
 }
 
 // eventually waits until reached holds.
