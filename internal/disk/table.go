@@ -13,7 +13,8 @@ import (
 	"github.com/twinrail/twinrail/internal/table"
 )
 
-// maxChanges bounds the changes of tables that wait, and those in one batch.
+// maxChanges bounds the changes of tables that wait, and those in one batch,
+// which can hold all that wait.
 const maxChanges = 256
 
 // tables is what writes the rows of all tables. Its goroutine takes what is
@@ -65,15 +66,16 @@ func (t *tables) write() {
 				close(c.durable)
 			}
 		}
-		if closing && len(t.changes) == 0 {
+		if closing {
 			orderly = true
 			return
 		}
 	}
 }
 
-// collect waits for a change and then takes all that are waiting, up to
-// maxChanges. It reports whether the journal is being closed.
+// collect waits for a change and then takes all that are waiting, which are no
+// more than maxChanges and may just be more again. When it reports that the
+// journal is being closed, it has taken the last: nobody comes any more then.
 func (t *tables) collect() (changes []*change, closing bool) {
 	select {
 	case c := <-t.changes:

@@ -156,6 +156,49 @@ func TestTableLazy(t *testing.T) {
 	}
 }
 
+// What was answered before Close is written, however long the disk takes.
+func TestTableClose(t *testing.T) {
+	var hold atomic.Bool
+	hangs, release := make(chan struct{}), make(chan struct{})
+	inject := errorfs.InjectorFunc(func(op errorfs.Op) error {
+		sync := op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData || op.Kind == errorfs.OpFileSyncTo
+		if sync && strings.HasSuffix(op.Path, ".log") && hold.CompareAndSwap(true, false) {
+			close(hangs)
+			<-release
+		}
+		return nil
+	})
+	fs := vfs.NewMem()
+	j := mustOpen(t, "journal", disk.Options{FS: errorfs.Wrap(fs, inject)})
+	tb, want := j.Table("rows"), []string{"a=v"}
+	hold.Store(true)
+	first := tb.Put("a", []byte("v"), table.Lazy)
+	<-hangs
+	for i := range 100 { // behind the one that hangs
+		first = errors.Join(first, tb.Put(fmt.Sprintf("b%02d", i), []byte("v"), table.Lazy))
+		want = append(want, fmt.Sprintf("b%02d=v", i))
+	}
+	if first != nil {
+		t.Fatal(first)
+	}
+	closed, s := make(chan error, 1), journaltest.NewStream(t, "c1")
+	go func() { closed <- j.Close() }()
+	for {
+		if _, err := j.Bounds(t.Context(), s.Reader); errors.Is(err, journal.ErrClosed) {
+			break
+		}
+	}
+	close(release)
+	if err := <-closed; err != nil {
+		t.Fatalf("close: %v", err)
+	}
+	j = mustOpen(t, "journal", disk.Options{FS: fs})
+	defer mustClose(t, j)
+	if rows := rowsOf(t, j.Table("rows")); !slices.Equal(rows, want) {
+		t.Errorf("%d rows are left of %d", len(rows), len(want))
+	}
+}
+
 // After a failed write, by whomever it was made, tables and streams are answered
 // with the failure, nobody waits for ever, and the database can be closed.
 func TestTableFailure(t *testing.T) {

@@ -166,13 +166,13 @@ func testScan(t *testing.T, s Store) {
 		t.Errorf("scan: %v after %q", err, seen)
 	}
 	seen = nil
-	err = tb.Scan(func(key string, _ []byte) error {
-		seen = append(seen, key)
+	err = tb.Scan(func(key string, value []byte) error {
+		seen = append(seen, key+string(value))
 		put(t, tb, key+"+", "new", table.Lazy)
 		remove(t, tb, "c", table.Synced)
 		return nil
 	})
-	if err != nil || !slices.Equal(seen, []string{"a", "b", "c"}) {
+	if err != nil || !slices.Equal(seen, []string{"aa", "bb", "cc"}) {
 		t.Errorf("scan: %v after %q", err, seen)
 	}
 	want(t, tb, pair{"a", "a"}, pair{"a+", "new"}, pair{"b", "b"}, pair{"b+", "new"}, pair{"c+", "new"})
