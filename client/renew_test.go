@@ -46,6 +46,7 @@ func TestWSRenewsTheTokenWhileEventsFlow(t *testing.T) {
 				p.joinAt(cursor(0), "j1")
 				p.send(eventFrame(1, 0), expiringFrame, eventFrame(2, 1), expiringFrame, eventFrame(3, 2))
 				auth = p.receive()
+				time.Sleep(time.Second)
 				p.send(`{"op":"ping"}`)
 				next = p.receive()
 				p.send(`{"op":"authed","ref":"auth","expires_at":"2026-11-23T11:00:00Z"}`, eventFrame(4, 3))

@@ -172,7 +172,7 @@ func TestWSStaysAliveWhileTheCallerIsBusy(t *testing.T) {
 
 func TestWSCutsASilentConnection(t *testing.T) {
 	bubble(t, func(t *testing.T, ctx context.Context) {
-		var end error // a clean close would end the session
+		ends := make(chan error, 1)
 		server := newFake(t,
 			ws(func(p peer) {
 				p.join(cursor(0))
@@ -180,8 +180,11 @@ func TestWSCutsASilentConnection(t *testing.T) {
 					time.Sleep(30 * time.Second)
 					p.send(`{"op":"ping"}`)
 				}
-				for end == nil {
-					_, _, end = p.Read(p.ctx)
+				for {
+					if _, _, err := p.Read(p.ctx); err != nil {
+						ends <- err
+						return
+					}
 				}
 			}),
 			ws(func(p peer) { p.join(cursor(0)); p.hang() }),
@@ -191,8 +194,8 @@ func TestWSCutsASilentConnection(t *testing.T) {
 		if _, err := collect(c.FollowThread(ctx, thread, FollowOptions{}), 2); err != nil {
 			t.Fatal(err)
 		}
-		if code := websocket.CloseStatus(end); code != -1 {
-			t.Errorf("the server saw the close code %d, want a cut", code)
+		if code := websocket.CloseStatus(<-ends); code != -1 {
+			t.Errorf("the server saw the close code %d, want a cut: a clean close would end the session", code)
 		}
 		_, at := server.seen()
 		if gap := at[1].Sub(at[0]); gap < 157500*time.Millisecond || gap > 158500*time.Millisecond || !errors.Is(cause, errSilent) {
