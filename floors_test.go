@@ -22,14 +22,15 @@ var floors = map[string][]string{
 	"internal/table/tabletest":     {"internal/table"},
 	"internal/auth":                {".", "internal/table"},
 	"internal/auth/authtest":       {".", "internal/auth"},
+	"internal/feature":             {".", "internal/auth", "internal/table"},
 	"internal/journal":             {".", "internal/auth"},
 	"internal/journal/journaltest": {".", "internal/auth", "internal/auth/authtest", "internal/journal"},
 	"internal/disk":                {".", "internal/auth", "internal/journal", "internal/table"},
 	"internal/presence":            {".", "internal/auth"},
 	"internal/session":             {".", "internal/table"},
 	"internal/hub":                 {".", "internal/auth", "internal/journal"},
-	"internal/server":              {".", "internal/auth", "internal/journal", "internal/hub", "internal/presence", "internal/session", "internal/table"},
-	"cmd/twinrail":                 {".", "client", "internal/auth", "internal/journal", "internal/disk", "internal/hub", "internal/server", "internal/table"},
+	"internal/server":              {".", "internal/auth", "internal/feature", "internal/journal", "internal/hub", "internal/presence", "internal/session", "internal/table"},
+	"cmd/twinrail":                 {".", "client", "internal/auth", "internal/feature", "internal/journal", "internal/disk", "internal/hub", "internal/server", "internal/table"},
 	"test":                         {}, // browsers and npm packages against the binary
 	"cmd/twinrail-bench":           {".", "client", "internal/auth", "internal/auth/authtest", "internal/journal", "internal/disk", "internal/hub", "internal/server"},
 }

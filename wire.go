@@ -323,3 +323,45 @@ type ServerFrame struct {
 	// drain
 	ReconnectAfterMS int64 `json:"reconnect_after_ms,omitempty"`
 }
+
+// PathFlags lists the flags of the caller's tenant and env; with "/" and a flag's
+// name behind it, it sets and unsets that one.
+const PathFlags = "/v1/flags"
+
+// FlagSource says whose word a flag's value is.
+type FlagSource string
+
+// The sources: the tenant's own setting, Tenant-0's for the env, or neither.
+const (
+	FlagFromTenant  FlagSource = "tenant"
+	FlagFromTenant0 FlagSource = "tenant0"
+	FlagBuiltIn     FlagSource = "default"
+)
+
+// FlagRequest is the body of PUT /v1/flags/{name}.
+type FlagRequest struct {
+	// Value is true or false, or an integer, as the flag's default is.
+	Value json.RawMessage `json:"value"`
+	// Overridable says whether tenants may override the value. Only Tenant-0 may
+	// give it; left out, it stays as it is.
+	Overridable *bool `json:"overridable,omitempty"`
+}
+
+// Flag is what a flag is for the caller's tenant and env. It answers PUT and
+// DELETE of /v1/flags/{name}.
+type Flag struct {
+	Name   string          `json:"name"`
+	Value  json.RawMessage `json:"value"`
+	Source FlagSource      `json:"source"`
+	// Overridable says whether tenants may override Tenant-0's value.
+	Overridable bool `json:"overridable"`
+	// Default is the value where nobody has set one.
+	Default json.RawMessage `json:"default"`
+	// Overruled is the tenant's own setting, where Tenant-0 lets it have no effect.
+	Overruled json.RawMessage `json:"overruled,omitempty"`
+}
+
+// FlagsResponse answers GET /v1/flags with all flags.
+type FlagsResponse struct {
+	Flags []Flag `json:"flags"`
+}
