@@ -208,6 +208,9 @@ func TestEndSession(t *testing.T) {
 	if !g.Revoked(c.Principal()) || told != 1 || kept.cookies.unsynced() != 0 {
 		t.Errorf("revoked: %t, told %d times", g.Revoked(c.Principal()), told)
 	}
+	if len(g.logins.byCookie) != 1 || len(g.logins.ends.queue.items) != 1 {
+		t.Error("it is still held")
+	}
 	if g.Revoked(byOther.Principal()) || g.Revoked(bearer.Principal()) {
 		t.Error("another session was ended, or the token")
 	}
@@ -250,6 +253,9 @@ func TestSessionGivesWay(t *testing.T) {
 		wantError(t, err, refused, "")
 		_, err = withCookie(g, second)
 		wantError(t, err, "", "")
+	}
+	if kept.cookies.unsynced() != 0 {
+		t.Error("the first one's end is not durable")
 	}
 	if g.Revoked(c.Principal()) || told != 0 {
 		t.Error("what the first one opened was ended")
@@ -295,6 +301,9 @@ func TestSessionsAreBounded(t *testing.T) {
 		all = append(all, cookieFor(t, g, bearer))
 		if !g.Revoked(oldest.Principal()) || told != 1 {
 			t.Errorf("what the oldest opened is revoked: %t, told %d times", g.Revoked(oldest.Principal()), told)
+		}
+		if kept.cookies.unsynced() != 0 {
+			t.Error("the oldest one's end is not durable")
 		}
 		for _, g := range []*Gate{g, kept.gate(t)} {
 			_, err := withCookie(g, all[0])

@@ -398,6 +398,8 @@ func TestNewGateRefuses(t *testing.T) {
 	for key, value := range map[string]string{
 		"x":                  `{"revoked_at":"2026-01-01T00:00:00Z","by":"u","request_id":"r"}`,
 		"t_a/dev/other/x":    `{"revoked_at":"2026-01-01T00:00:00Z","by":"u","request_id":"r"}`,
+		"t_a/dev/jti/":       `{"revoked_at":"2026-01-01T00:00:00Z","by":"u","request_id":"r"}`,
+		"t_a/dev/tenant/x":   `{"revoked_at":"2026-01-01T00:00:00Z","by":"u","request_id":"r"}`,
 		"t_a/dev/jti/%zz":    `{"revoked_at":"2026-01-01T00:00:00Z","by":"u","request_id":"r"}`,
 		"t_a/dev/jti/%61":    `{"revoked_at":"2026-01-01T00:00:00Z","by":"u","request_id":"r"}`,
 		"t_a/dev/jti/a":      `{"revoked_at":"2026-01-01T00:00:00Z","by":"u","more":1}`,

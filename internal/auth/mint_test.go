@@ -114,6 +114,26 @@ func TestLoadOrCreateKey(t *testing.T) {
 	}
 }
 
+func TestLoadOrCreateKeyByName(t *testing.T) {
+	dir := t.TempDir()
+	keys := make(map[string]bool)
+	for range 2 {
+		for _, name := range []string{KeyFile, SessionKeyFile} {
+			key, err := LoadOrCreateKey(dir, name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			keys[string(key)] = true
+			if stored, err := os.ReadFile(filepath.Join(dir, name)); err != nil || !bytes.Equal(stored, key) {
+				t.Errorf("%s holds another key: %v", name, err)
+			}
+		}
+	}
+	if len(keys) != 2 {
+		t.Errorf("two names have %d keys", len(keys))
+	}
+}
+
 func TestLoadOrCreateKeyAtOnce(t *testing.T) {
 	dir := t.TempDir()
 	keys := make([][]byte, 16)

@@ -164,7 +164,10 @@ func TestResumeSize(t *testing.T) {
 		t.Errorf("the largest: %d of %d, %v", len(r.Subs), n, err)
 	}
 	// A longer one is refused, also if it is signed.
-	body := "r1." + strings.Repeat("A", MaxResumeToken)
+	id := c.Principal().Identity()
+	body := "r1." + base64.RawURLEncoding.EncodeToString(appendResume(nil, resumeBody{
+		tenant: id.TenantID, env: id.Env, actor: id.ActorID, Resume: subs(n+1, long),
+	}))
 	_, err := g.OpenResume(c, body+"."+g.signResume(body))
 	wantError(t, err, twinrail.CodeResumeInvalid, "")
 }

@@ -48,7 +48,7 @@ func parseSubject(key string) (subject, error) {
 		id, err := url.PathUnescape(parts[3])
 		s := subject{parts[0], parts[1], parts[2], id}
 		known := s.kind == subjectToken || s.kind == subjectActor || s.kind == subjectTenant
-		if err == nil && known && s.key() == key {
+		if err == nil && known && (s.id == "") == (s.kind == subjectTenant) && s.key() == key {
 			return s, nil
 		}
 	}
@@ -118,10 +118,8 @@ func (r *revocations) covers(id *twinrail.Identity) bool {
 	if len(r.at) == 0 {
 		return false
 	}
-	if id.TokenID != "" {
-		if at, ok := r.at[subject{id.TenantID, id.Env, subjectToken, id.TokenID}]; ok && time.Since(at) < r.keep {
-			return true
-		}
+	if at, ok := r.at[subject{id.TenantID, id.Env, subjectToken, id.TokenID}]; ok && time.Since(at) < r.keep {
+		return true
 	}
 	for _, s := range [...]subject{
 		{id.TenantID, id.Env, subjectActor, id.ActorID},

@@ -98,6 +98,21 @@ func TestRevoke(t *testing.T) {
 	})
 }
 
+// TestRevokeInTheSecond of its iat: that the clock is just at it changes nothing.
+func TestRevokeInTheSecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t, GateOptions{})
+		c := withBearer(t, g)
+		got, err := g.Revoke(c, twinrail.RevocationRequest{ActorID: "u_1"})
+		if err != nil || !got.RevokedAt.Equal(c.Principal().Identity().IssuedAt) {
+			t.Fatalf("%+v, %v", got, err)
+		}
+		if !g.Revoked(c.Principal()) {
+			t.Error("not revoked")
+		}
+	})
+}
+
 func TestRevokeRefuses(t *testing.T) {
 	var kept tables
 	g := kept.gate(t)
@@ -196,6 +211,9 @@ func TestRevocationIsForgotten(t *testing.T) {
 		}
 		g := open()
 		boss := func() *Context { return withBearer(t, g, actorIs("boss")) }
+		if _, err := g.Revoke(boss(), twinrail.RevocationRequest{TokenID: "j1"}); err != nil {
+			t.Fatal(err)
+		}
 		for _, what := range []twinrail.RevocationRequest{{TokenID: "j1"}, {ActorID: "u_1"}, {Tenant: true}} {
 			got, err := g.Revoke(boss(), what)
 			if err != nil || !got.ForgottenAt.Equal(got.RevokedAt.Add(age)) {
@@ -203,7 +221,7 @@ func TestRevocationIsForgotten(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 		}
-		// A later one replaces an earlier one.
+		// A later one replaces an earlier one, and counts as one with it.
 		if _, err := g.Revoke(boss(), twinrail.RevocationRequest{ActorID: "u_1"}); err != nil {
 			t.Fatal(err)
 		}
@@ -328,7 +346,7 @@ func TestRevokeAtOnce(t *testing.T) {
 }
 
 func TestSubjectKeys(t *testing.T) {
-	any := rapid.StringN(0, maxTokenID, maxTokenID)
+	any := rapid.StringN(1, maxTokenID, maxTokenID)
 	rapid.Check(t, func(t *rapid.T) {
 		draw := func(name string) subject {
 			s := subject{
@@ -337,7 +355,7 @@ func TestSubjectKeys(t *testing.T) {
 				kind:   rapid.SampledFrom([]string{subjectToken, subjectActor, subjectTenant}).Draw(t, name+" kind"),
 			}
 			if s.kind != subjectTenant {
-				s.id = rapid.OneOf(any, rapid.SampledFrom([]string{"a/b", "a%2Fb", "a", "a/", ".", "", "\xff"})).Draw(t, name+" id")
+				s.id = rapid.OneOf(any, rapid.SampledFrom([]string{"a/b", "a%2Fb", "a", "a/", ".", "\xff"})).Draw(t, name+" id")
 			}
 			return s
 		}
