@@ -38,7 +38,8 @@ func (g *Gate) cookie(value string, now, ends time.Time) *http.Cookie {
 // for c's ticket and its scope, until that ends; it is durable then. A session
 // whose cookie r carries gives way to it, if that is the same actor's: its cookie
 // is void from now on, and what was opened with it goes on, and ends with the new
-// session.
+// session. Opening one needs no [Context.AllowsRail]: that of a ticket for one rail
+// is for that rail.
 //
 // An actor has at most 32 sessions; the oldest is ended for a new one. Errors:
 // credential_invalid where c came by a cookie itself, credential_expired, and

@@ -280,6 +280,31 @@ func TestSessionGivesWay(t *testing.T) {
 	}
 }
 
+// TestSessionGivesWayMeanwhile: of a logout and a login that meet, the login that
+// is told of last holds.
+func TestSessionGivesWayMeanwhile(t *testing.T) {
+	var kept tables
+	g := kept.gate(t)
+	bearer := withBearer(t, g)
+	first := cookieFor(t, g, bearer)
+	var second *http.Cookie
+	kept.cookies.then = func() {
+		var err error
+		if second, err = g.OpenSession(bearer, cookieRequest(first)); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := g.EndSession(cookieRequest(first)); err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range []*Gate{g, kept.gate(t)} {
+		_, err := withCookie(g, first)
+		wantError(t, err, refused, "")
+		_, err = withCookie(g, second)
+		wantError(t, err, "", "")
+	}
+}
+
 func TestSessionsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var kept tables

@@ -133,7 +133,8 @@ type faultyTable struct {
 	table.Memory
 	mu   sync.Mutex
 	err  error
-	lazy int // changes since the last synced one
+	lazy int    // changes since the last synced one
+	then func() // called before the next deletion
 }
 
 func (f *faultyTable) fail(err error) {
@@ -167,6 +168,13 @@ func (f *faultyTable) Put(key string, value []byte, d table.Durability) error {
 }
 
 func (f *faultyTable) Delete(key string, d table.Durability) error {
+	f.mu.Lock()
+	then := f.then
+	f.then = nil
+	f.mu.Unlock()
+	if then != nil {
+		then()
+	}
 	if err := f.change(d); err != nil {
 		return err
 	}
