@@ -258,7 +258,7 @@ type Subscription struct {
 	Reason  Code   `json:"reason,omitempty"`
 	// Members is who is present, where the subscription has the channel
 	// presence, and nil otherwise.
-	Members *[]PresenceMember `json:"members,omitempty"`
+	Members []PresenceMember `json:"members,omitzero"`
 	// Code, and with it Detail, say why the subscription was not restored.
 	Code   Code   `json:"code,omitempty"`
 	Detail string `json:"detail,omitempty"`
@@ -288,15 +288,15 @@ type ServerFrame struct {
 	Reason  Code   `json:"reason,omitempty"`
 
 	// joined: who is present, where the channel presence was asked for
-	Members *[]PresenceMember `json:"members,omitempty"`
+	Members []PresenceMember `json:"members,omitzero"`
 
 	// resumed
-	Subs []Subscription `json:"subs,omitempty"`
+	Subs []Subscription `json:"subs,omitzero"`
 
-	// presence: leave is applied first, then join, then update
-	Join   []PresenceMember `json:"join,omitempty"`
-	Update []PresenceMember `json:"update,omitempty"`
-	Leave  []PresenceMember `json:"leave,omitempty"`
+	// presence, always all three: leave is applied first, then join, then update
+	Join   []PresenceMember `json:"join,omitzero"`
+	Update []PresenceMember `json:"update,omitzero"`
+	Leave  []PresenceMember `json:"leave,omitzero"`
 
 	// event, as a client decodes it; the server writes it from shared bytes
 	Event json.RawMessage `json:"event,omitempty"`

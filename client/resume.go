@@ -69,15 +69,13 @@ func (w *wsConn) resumed(ctx context.Context, frame *twinrail.ServerFrame) error
 
 // sayState says the follower's state again where the server may have lost it: it
 // keeps sessions over a restart, but not what their members said.
-func (w *wsConn) sayState(ctx context.Context, members *[]twinrail.PresenceMember) error {
+func (w *wsConn) sayState(ctx context.Context, members []twinrail.PresenceMember) error {
 	if w.f.options.Presence == nil {
 		return nil
 	}
-	if members != nil {
-		for _, m := range *members {
-			if m.SessionID == w.sessionID && m.State != nil {
-				return nil
-			}
+	for _, m := range members {
+		if m.SessionID == w.sessionID && m.State != nil {
+			return nil
 		}
 	}
 	return w.write(ctx, &twinrail.ClientFrame{Op: twinrail.OpPresence, Ref: presenceRef, Sub: subName, State: w.f.options.Presence})

@@ -208,7 +208,7 @@ func (w *wsConn) open(sub *twinrail.Subscription) error {
 	if err != nil || sub.Members == nil {
 		return err
 	}
-	return w.f.give(Item{Kind: KindPresence, Presence: &Presence{Members: *sub.Members}})
+	return w.f.give(Item{Kind: KindPresence, Presence: &Presence{Members: sub.Members}})
 }
 
 // renew extends the connection with a new token. What is answered changes

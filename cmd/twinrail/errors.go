@@ -38,6 +38,8 @@ func explain(err error) *commandError {
 	var response *client.ResponseError
 	var remote *twinrail.Error
 	switch {
+	case errors.Is(err, client.ErrGone):
+		return &commandError{err, exitRefused, nil}
 	case errors.As(err, &response):
 		status := response.Err.Code.Info().Status
 		if http.StatusText(response.Status) != "" {
@@ -79,7 +81,7 @@ func codeHints(code twinrail.Code) []string {
 	case twinrail.CodeContextMissing, twinrail.CodeContextInvalid:
 		return []string{"an address is tenant, env, workspace, project, app, and a canvas or a thread"}
 	case twinrail.CodeWrongRail:
-		return []string{"commit, artifact and gesture are followed with --canvas, chat and tool with --thread"}
+		return []string{"commit, artifact and gesture are followed with --canvas, chat and tool with --thread, and presence with --presence"}
 	case twinrail.CodeSeqConflict:
 		return []string{"somebody else published first: read what is new, and expect its last seq"}
 	case twinrail.CodeIDConflict:

@@ -67,11 +67,11 @@ func (s *Server) serveRenewal(w http.ResponseWriter, r *http.Request) error {
 	if c == nil || !sameActor(c.context(), ac) {
 		return &twinrail.Error{Code: twinrail.CodeNotFound}
 	}
-	expires, err := s.renew(c, ac.Principal())
+	renewed, err := c.context().RenewedBy(ac.Principal())
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, expires)
+	return writeJSON(w, s.renew(c, renewed))
 }
 
 func sameActor(a, b *auth.Context) bool {
@@ -79,17 +79,13 @@ func sameActor(a, b *auth.Context) bool {
 	return one.TenantID == other.TenantID && one.Env == other.Env && one.ActorID == other.ActorID
 }
 
-// renew gives the connection a newer credential.
-func (s *Server) renew(c connection, p *auth.Principal) (twinrail.LifetimeResponse, error) {
-	ac, err := c.context().RenewedBy(p)
-	if err != nil {
-		return twinrail.LifetimeResponse{}, err
-	}
+// renew has the connection go on under ac.
+func (s *Server) renew(c connection, ac *auth.Context) twinrail.LifetimeResponse {
 	c.renew(ac)
-	if s.opts.Gate.Revoked(p) {
+	if s.opts.Gate.Revoked(ac.Principal()) {
 		c.revoke() // since it was verified
 	}
-	return twinrail.LifetimeResponse{ExpiresAt: p.ExpiresAt().UTC()}, nil
+	return twinrail.LifetimeResponse{ExpiresAt: ac.Principal().ExpiresAt().UTC()}
 }
 
 // serveRevocation answers POST /v1/revocations. When it does, the connections

@@ -103,11 +103,8 @@ func appendWSHeader(dst []byte, op byte, n int) []byte {
 }
 
 // appendWSFrame appends a text frame that holds f.
-func appendWSFrame(dst []byte, f *twinrail.ServerFrame) []byte { return appendWSJSON(dst, f) }
-
-// appendWSJSON appends a text frame that holds v in JSON.
-func appendWSJSON(dst []byte, v any) []byte {
-	b := mustJSON(v)
+func appendWSFrame(dst []byte, f *twinrail.ServerFrame) []byte {
+	b := mustJSON(f)
 	return append(appendWSHeader(dst, wsText, len(b)), b...)
 }
 

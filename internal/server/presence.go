@@ -21,11 +21,7 @@ func (s *Server) servePresence(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	members := s.presence.Members(reader)
-	if members == nil {
-		members = []twinrail.PresenceMember{}
-	}
-	return writeJSON(w, twinrail.PresenceResponse{Members: members})
+	return writeJSON(w, twinrail.PresenceResponse{Members: orEmpty(s.presence.Members(reader))})
 }
 
 // presenceKind says of which stream the presence is asked for. Where the context

@@ -58,7 +58,7 @@ func (j *join) appendLive(out []byte) []byte {
 type opened struct {
 	*join
 	start   hub.Start
-	members []twinrail.PresenceMember
+	members []twinrail.PresenceMember // nil where presence was not asked for
 }
 
 // join opens a subscription.
@@ -158,10 +158,9 @@ func (c *wsConn) open(name string, r auth.Reader, after string) (o opened, err e
 		return o, err
 	}
 	if r.Channels().Has(twinrail.Presence) {
-		j.watch, o.members = c.server.presence.Watch(r, wake)
-		if o.members == nil {
-			o.members = []twinrail.PresenceMember{}
-		}
+		var there []twinrail.PresenceMember
+		j.watch, there = c.server.presence.Watch(r, wake)
+		o.members = orEmpty(there)
 	}
 	return o, nil
 }
@@ -196,12 +195,11 @@ func (c *wsConn) takeIn(j *join) bool {
 
 // describe returns what joined, or resumed, says of the subscription.
 func (o *opened) describe() twinrail.Subscription {
-	s := twinrail.Subscription{Sub: o.name, Cursor: o.start.Cursor.String(), Head: o.start.Head.String(), Resumed: o.start.Resumed}
+	s := twinrail.Subscription{
+		Sub: o.name, Cursor: o.start.Cursor.String(), Head: o.start.Head.String(), Resumed: o.start.Resumed, Members: o.members,
+	}
 	if o.start.Reset != nil {
 		s.Reason = o.start.Reset.Reason
-	}
-	if o.watch != nil {
-		s.Members = &o.members
 	}
 	return s
 }

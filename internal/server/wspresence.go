@@ -97,15 +97,6 @@ func (c *wsConn) withdraw(hold string) {
 	}
 }
 
-// presenceFrame is a presence frame as it is written: with all three lists.
-type presenceFrame struct {
-	Op     string                    `json:"op"`
-	Sub    string                    `json:"sub"`
-	Join   []twinrail.PresenceMember `json:"join"`
-	Update []twinrail.PresenceMember `json:"update"`
-	Leave  []twinrail.PresenceMember `json:"leave"`
-}
-
 // followPresence appends who came, changed and went, until the client knows all.
 func (c *wsConn) followPresence(j *join, out []byte) (_ []byte, parked bool, err error) {
 	for len(out) < gatherLimit {
@@ -118,14 +109,18 @@ func (c *wsConn) followPresence(j *join, out []byte) (_ []byte, parked bool, err
 		case changes.Empty():
 			return out, true, nil
 		}
-		none := []twinrail.PresenceMember{}
-		frame := presenceFrame{twinrail.OpPresence, j.name, changes.Join, changes.Update, changes.Leave}
-		for _, list := range []*[]twinrail.PresenceMember{&frame.Join, &frame.Update, &frame.Leave} {
-			if *list == nil {
-				*list = none
-			}
-		}
-		out = appendWSJSON(out, &frame)
+		out = appendWSFrame(out, &twinrail.ServerFrame{
+			Op: twinrail.OpPresence, Sub: j.name,
+			Join: orEmpty(changes.Join), Update: orEmpty(changes.Update), Leave: orEmpty(changes.Leave),
+		})
 	}
 	return out, false, nil
+}
+
+// orEmpty returns members as JSON writes a list that may have nobody in it.
+func orEmpty(members []twinrail.PresenceMember) []twinrail.PresenceMember {
+	if members == nil {
+		return []twinrail.PresenceMember{}
+	}
+	return members
 }

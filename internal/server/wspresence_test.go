@@ -49,7 +49,7 @@ func (p *peer) enter(at, state string) string {
 	if live.Cursor == "" || joined.Cursor != live.Cursor || joined.Head != live.Cursor {
 		p.t.Fatalf("joined at %q, live at %q", joined.Cursor, live.Cursor)
 	}
-	return who(*joined.Members)
+	return who(joined.Members)
 }
 
 // who writes members as actor=state, with the panel behind an @, in order.
@@ -75,7 +75,7 @@ func (p *peer) told() string {
 	f := p.raw()
 	var frame struct {
 		Op, Sub             string
-		Join, Update, Leave *[]twinrail.PresenceMember
+		Join, Update, Leave []twinrail.PresenceMember
 	}
 	if err := json.Unmarshal(f.Payload, &frame); err != nil {
 		p.t.Fatal(err)
@@ -87,7 +87,7 @@ func (p *peer) told() string {
 	for _, list := range []struct {
 		sign    string
 		members []twinrail.PresenceMember
-	}{{"+", *frame.Join}, {"~", *frame.Update}, {"-", *frame.Leave}} {
+	}{{"+", frame.Join}, {"~", frame.Update}, {"-", frame.Leave}} {
 		for _, m := range list.members {
 			parts = append(parts, list.sign+who([]twinrail.PresenceMember{m}))
 		}
@@ -190,12 +190,12 @@ func (r *rig) present(path string) string {
 	if resp.status != http.StatusOK || resp.header.Get("Cache-Control") != "no-store" {
 		r.t.Fatalf("presence: %d %v %s", resp.status, resp.header, resp.body)
 	}
-	var got struct{ Members *[]twinrail.PresenceMember }
+	var got twinrail.PresenceResponse
 	unmarshal(r.t, resp.body, &got)
 	if got.Members == nil {
 		r.t.Fatalf("presence: %s, want a list", resp.body)
 	}
-	return who(*got.Members)
+	return who(got.Members)
 }
 
 // TestPresenceEnds has a member go in each way, and measures when the others
@@ -289,7 +289,7 @@ func TestPresenceWithEvents(t *testing.T) {
 		ann, bob := r.actor("ann"), r.actor("bob")
 		first := r.chats(0, 1)
 		ann.say(`{"op":"join","sub":"p","routing":{"thread_id":"th1"},"channels":["chat","presence"],"after":"earliest","presence":1}`)
-		if joined := ann.want(twinrail.OpJoined); who(*joined.Members) != "ann=1" || joined.Head != first.Cursor {
+		if joined := ann.want(twinrail.OpJoined); who(joined.Members) != "ann=1" || joined.Head != first.Cursor {
 			t.Errorf("joined %+v", joined)
 		}
 		ann.events("p", 1)
@@ -394,10 +394,7 @@ func TestPresenceStorm(t *testing.T) {
 						res.err = err.Error()
 						break
 					}
-					var came []twinrail.PresenceMember
-					if s.Members != nil {
-						came = *s.Members
-					}
+					came := s.Members
 					if s.Op == twinrail.OpPresence {
 						res.frames++
 						came = s.Join

@@ -223,14 +223,11 @@ func (c *wsConn) regain(ac *auth.Context, subs []auth.ResumeSub) map[string]stri
 
 // renewBy answers an auth frame.
 func (c *wsConn) renewBy(f *clientFrame) error {
-	p, err := c.server.opts.Gate.Verify(c.server.engine.ctx, f.Token)
+	ac, err := c.server.opts.Gate.Renew(c.server.engine.ctx, c.context(), f.Token)
 	if err != nil {
 		return err
 	}
-	renewed, err := c.server.renew(c, p)
-	if err != nil {
-		return err
-	}
+	renewed := c.server.renew(c, ac)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	// The earlier tokens are void once the earlier credential is revoked.
