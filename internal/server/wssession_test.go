@@ -158,7 +158,7 @@ func subsOf(f twinrail.ServerFrame) string {
 			text += ":" + string(s.Code)
 		}
 		if s.Members != nil {
-			text += "[" + who(*s.Members) + "]"
+			text += "[" + who(s.Members) + "]"
 		}
 		all = append(all, text)
 	}
