@@ -109,15 +109,22 @@ func (r *rig) request(path string, h ...string) (net.Conn, *bufio.Reader, *http.
 	return nc, br, resp
 }
 
-// upgradeWith opens the WS rail with just the given headers, and is live.
-func (r *rig) upgradeWith(path string, h ...string) *peer {
+// greetWith opens the WS rail with just the given headers, and returns the
+// welcome.
+func (r *rig) greetWith(path string, h ...string) (*peer, twinrail.ServerFrame) {
 	r.t.Helper()
 	nc, br, resp := r.request(path, append(h, handshakeHeader...)...)
 	if resp.StatusCode != http.StatusSwitchingProtocols {
 		r.t.Fatalf("upgrade: %s", resp.Status)
 	}
 	p := &peer{r.t, nc, br, resp}
-	p.want(twinrail.OpWelcome)
+	return p, p.want(twinrail.OpWelcome)
+}
+
+// upgradeWith is greetWith, and then live.
+func (r *rig) upgradeWith(path string, h ...string) *peer {
+	r.t.Helper()
+	p, _ := r.greetWith(path, h...)
 	p.live("a")
 	return p
 }
