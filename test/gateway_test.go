@@ -259,7 +259,8 @@ func (g *gateway) history(token string, r twinrail.Routing) []json.RawMessage {
 	return nil
 }
 
-// metricSum returns the sum over all labels of a metric; 0 where there is none yet.
+// metricSum returns the sum over all labels of a metric, or the value of the one
+// whose labels are given; 0 where there is none yet.
 func (g *gateway) metricSum(name string) float64 {
 	g.t.Helper()
 	resp, err := http.Get("http://" + g.admin + "/metrics")
