@@ -116,8 +116,9 @@ type Sub struct {
 	reader auth.Reader
 	wake   func()
 	cursor twinrail.Cursor
+	head   uint64 // the stream's last seq when s began
 
-	parkedAt int         // index in stream.parked, or -1; guarded by stream.mu
+	parkedAt int32       // index in stream.parked, or -1; guarded by stream.mu
 	closed   atomic.Bool // set under stream.mu
 }
 
@@ -137,7 +138,7 @@ func (h *Hub) Subscribe(ctx context.Context, r auth.Reader, from From, wake func
 		return nil, Start{}, err
 	}
 	st.begin(start.Head.Seq)
-	return &Sub{hub: h, stream: st, reader: r, wake: wake, cursor: start.Cursor, parkedAt: -1}, start, nil
+	return &Sub{hub: h, stream: st, reader: r, wake: wake, cursor: start.Cursor, head: start.Head.Seq, parkedAt: -1}, start, nil
 }
 
 func (h *Hub) start(ctx context.Context, r auth.Reader, from From) (Start, error) {
@@ -185,6 +186,11 @@ func (h *Hub) seek(ctx context.Context, r auth.Reader, cursor string) (voidFor t
 // Cursor returns the position of s: all that is before it was delivered, or was
 // not for s.
 func (s *Sub) Cursor() twinrail.Cursor { return s.cursor }
+
+// CaughtUp reports whether s has come to where the stream ended when it began.
+// A Sub can be parked before that, for the moment between the journal's knowing
+// of an event and the hub's having it.
+func (s *Sub) CaughtUp() bool { return s.cursor.Seq >= s.head }
 
 // Reader returns what s may read.
 func (s *Sub) Reader() auth.Reader { return s.reader }

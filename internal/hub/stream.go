@@ -207,7 +207,7 @@ func (st *stream) park(s *Sub) (bool, error) {
 		return false, nil
 	}
 	if s.parkedAt < 0 {
-		s.parkedAt = len(st.parked)
+		s.parkedAt = int32(len(st.parked))
 		st.parked = append(st.parked, s)
 	}
 	return true, nil
@@ -221,7 +221,7 @@ func (st *stream) leave(s *Sub) bool {
 		return false
 	}
 	if i := s.parkedAt; i >= 0 {
-		last := len(st.parked) - 1
+		last := int32(len(st.parked)) - 1
 		st.parked[i] = st.parked[last]
 		st.parked[i].parkedAt = i
 		st.parked[last] = nil

@@ -318,7 +318,10 @@ func (c *sseConn) follow(ctx context.Context, out []byte) ([]byte, next, error) 
 			c.told = batch.Reset.Head
 		}
 		if batch.Parked {
-			return c.appendLive(out), thenRest, nil
+			if c.sub.CaughtUp() {
+				out = c.appendLive(out)
+			}
+			return out, thenRest, nil
 		}
 	}
 	return out, thenMore, nil

@@ -303,7 +303,10 @@ func (c *wsConn) followEvents(ctx context.Context, j *join, out []byte) (_ []byt
 		case err != nil:
 			return out, false, err
 		case batch.Parked:
-			return j.appendLive(out), true, nil
+			if j.sub.CaughtUp() {
+				out = j.appendLive(out)
+			}
+			return out, true, nil
 		case batch.Reset != nil:
 			out = c.appendReset(out, j.name, batch.Reset)
 		}
