@@ -197,18 +197,18 @@ func (g *gateway) call(ctx context.Context, method, path, token string, body []b
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(resp.Body)
 	if err == nil && resp.StatusCode != http.StatusOK {
-		err = &statusError{resp.Status, answer}
+		err = &statusError{resp.StatusCode, answer}
 	}
 	return answer, err
 }
 
 // statusError is an answer that is not 200.
 type statusError struct {
-	status string
-	body   []byte
+	code int
+	body []byte
 }
 
-func (e *statusError) Error() string { return fmt.Sprintf("%s: %s", e.status, e.body) }
+func (e *statusError) Error() string { return fmt.Sprintf("%d: %s", e.code, e.body) }
 
 // publish sends events once; the body is put together by hand, so that their data
 // goes out byte for byte.

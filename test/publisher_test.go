@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -74,8 +75,8 @@ func (p *publisher) next(size int) draft {
 	return d
 }
 
-// publish publishes n events at once. As long as there is no answer it asks
-// again, with the same ids.
+// publish publishes n events at once. As long as there is no answer, or that the
+// server drains, it asks again, with the same ids.
 func (p *publisher) publish(ctx context.Context, n, size int) error {
 	batch := make([]draft, n)
 	for i := range batch {
@@ -86,7 +87,7 @@ func (p *publisher) publish(ctx context.Context, n, size int) error {
 	for {
 		results, err := p.g.publish(ctx, p.token, batch)
 		var refused *statusError
-		if errors.As(err, &refused) {
+		if errors.As(err, &refused) && refused.code != http.StatusServiceUnavailable {
 			return err
 		}
 		if err == nil {
