@@ -224,6 +224,8 @@ func TestCookieSession(t *testing.T) {
 		problemOf(t, r.do("POST", sessionPath, "", page), twinrail.CodeCredentialInvalid)
 		problemOf(t, r.do("POST", ticketsPath, "", page), twinrail.CodeCredentialInvalid)
 
+		problemOf(t, r.do("DELETE", twinrail.PathSession, "", page), twinrail.CodeContextMissing)
+		problemOf(t, r.do("DELETE", strings.Replace(sessionPath, "t_acme", "t_other", 1), "", page), twinrail.CodeContextMismatch)
 		ended := r.do("DELETE", sessionPath, "", page)
 		if set := ended.header.Get("Set-Cookie"); ended.status != http.StatusNoContent || !strings.Contains(set, "Max-Age=0") || cookieOf(t, ended) == cookie {
 			t.Errorf("the end: %d %s", ended.status, set)

@@ -334,9 +334,13 @@ func TestRenewalNarrower(t *testing.T) {
 				}
 				// Of its own leave a watcher of the canvas learns like everybody.
 				var told []string
+				token, wide := left.ResumeToken, narrow
 				for len(told) < 1 || by == "frame" && len(told) < 2 {
 					f := p.next()
 					told = append(told, fmt.Sprint(f.Op, f.Sub, len(f.Leave)))
+					if f.Op == twinrail.OpAuthed {
+						token, wide = f.ResumeToken, r.token
+					}
 				}
 				slices.Sort(told)
 				if want := []string{"authed0", "presencec1"}; !slices.Equal(told, want) && !slices.Equal(told, want[1:]) {
@@ -365,13 +369,33 @@ func TestRenewalNarrower(t *testing.T) {
 				eve.want(twinrail.OpPresence)
 				eve.silent("after the leaves")
 				p.cut()
-				p, _ = r.greet(narrow)
-				if got := subsOf(p.resumes(left.ResumeToken, map[string]string{"b": "earliest"})); got != "b:false c:false[bob=4]" {
+				// With authed the actor is not present any more, also for a credential
+				// that would allow it.
+				p, _ = r.greet(wide)
+				if got := subsOf(p.resumes(token, map[string]string{"b": "earliest"})); got != "b:false c:false[bob=4]" {
 					t.Errorf("resumed %s", got)
 				}
 			})
 		})
 	}
+}
+
+// TestRenewalTold narrows a connection's credential by a request: it is told at
+// once.
+func TestRenewalTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newBubbleRig(t)
+		c, start := r.connect("ws", r.token), time.Now()
+		resp := r.do("POST", renewalPath(c.id), "", as(r.issuer.Token(authtest.Grants(), authtest.ExpiresIn(2*time.Hour))))
+		if resp.status != 200 {
+			t.Fatalf("renewed: %d %s", resp.status, resp.body)
+		}
+		c.peer.wantError(twinrail.CodeNotFound, "")
+		c.peer.want(twinrail.OpLeft)
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("it took %v", took)
+		}
+	})
 }
 
 // TestRenewalNotCovered renews an SSE stream with a credential that does not cover

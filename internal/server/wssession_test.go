@@ -324,6 +324,43 @@ func TestResumeLate(t *testing.T) {
 	})
 }
 
+// TestResumeAfterEnds resumes after each end that is not for good.
+func TestResumeAfterEnds(t *testing.T) {
+	for name, end := range map[string]func(*rig, *peer){
+		"cut": func(_ *rig, p *peer) { p.cut() },
+		"closed to come back": func(_ *rig, p *peer) {
+			p.write(frame(true, ws.OpClose, ws.NewCloseFrameBody(4200, "")))
+			p.closed()
+		},
+		"heartbeat lost": func(_ *rig, p *peer) {
+			drainFrames(p)
+			_ = p.nc.Close()
+		},
+		"credential expired": func(r *rig, p *peer) {
+			p.say(`{"op":"auth","token":%q}`, r.issuer.Token(authtest.ExpiresIn(time.Hour+time.Second)))
+			p.want(twinrail.OpAuthed)
+			for f := p.said(); f.Op != twinrail.OpError; {
+				f = p.said()
+			}
+			p.closed()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newBubbleRig(t)
+				p, _ := r.greet(r.token)
+				token := p.subscribe(subC + `,"presence":1`).ResumeToken
+				end(r, p)
+				synctest.Wait()
+				p, _ = r.greet(r.issuer.Token())
+				if got := subsOf(p.resumes(token, nil)); got != "c:false[u_1=1]" {
+					t.Errorf("resumed %s", got)
+				}
+			})
+		})
+	}
+}
+
 // TestRejoin comes back with a thread and a cursor alone.
 func TestRejoin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
