@@ -87,7 +87,7 @@ func codeHints(code twinrail.Code) []string {
 	case twinrail.CodeIDConflict:
 		return []string{"an id names one event for ever: give the new one another"}
 	case twinrail.CodeRailDisabled:
-		return []string{"the server was started without this rail: see --sse-enabled and --ws-enabled of twinrail serve"}
+		return []string{"the tenant, or the platform for all of them, has switched this rail off: twinrail flags says who"}
 	}
 	return nil
 }

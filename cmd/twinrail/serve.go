@@ -33,9 +33,8 @@ type serveCmd struct {
 	Env           []string `help:"The environments that exist; may be repeated." env:"TWINRAIL_ENVS" default:"dev,staging,prod"`
 	AllowedOrigin []string `help:"An origin, such as https://app.example.com, whose pages may use this server; may be repeated." placeholder:"ORIGIN"`
 	// Named so that nobody takes it for the way to switch cookies on.
-	InsecureCookies bool `help:"For development over plain HTTP: let the session cookie go over connections without TLS."`
-	SSEEnabled      bool `name:"sse-enabled" help:"Serve the SSE rail, which is so unless switched off." default:"true" negatable:""`
-	WSEnabled       bool `name:"ws-enabled" help:"Serve the WS rail, which is so unless switched off." default:"true" negatable:""`
+	InsecureCookies bool   `help:"For development over plain HTTP: let the session cookie go over connections without TLS."`
+	Tenant0         string `name:"tenant-0" help:"The platform's own tenant, which sets flags for all the others." default:"t_0"`
 
 	issuer `embed:"" prefix:"auth-"`
 
@@ -71,7 +70,7 @@ SIGINT and SIGTERM drain: clients are told when to come back, accepted publishes
 func (c *serveCmd) check() error {
 	for _, err := range []error{
 		checkListen("--listen", c.Listen), checkListen("--admin-listen", c.AdminListen),
-		checkJournal(c.Journal), c.checkEnvs(), c.checkOrigins(), c.checkLimits(), c.checkTLS(), c.issuer.check(),
+		checkJournal(c.Journal), c.checkEnvs(), c.checkTenant0(), c.checkOrigins(), c.checkLimits(), c.checkTLS(), c.issuer.check(),
 	} {
 		if err != nil {
 			return usageError(err)
@@ -105,6 +104,13 @@ func (c *serveCmd) checkEnvs() error {
 		if !twinrail.ValidKeyValue(twinrail.KeyEnv, env) {
 			return fmt.Errorf("--env: %q must be 1 to 64 of A-Z a-z 0-9 _ -, starting with a letter or digit", env)
 		}
+	}
+	return nil
+}
+
+func (c *serveCmd) checkTenant0() error {
+	if !twinrail.ValidKeyValue(twinrail.KeyTenant, c.Tenant0) {
+		return fmt.Errorf("--tenant-0: %q must be t_ and then 1 to 62 lower-case letters, digits, _ or -", c.Tenant0)
 	}
 	return nil
 }
@@ -181,8 +187,6 @@ func (c *serveCmd) retention() journal.Retention {
 func (c *serveCmd) options() server.Options {
 	o := server.Options{
 		AllowedOrigins: c.AllowedOrigin,
-		DisableSSE:     !c.SSEEnabled,
-		DisableWS:      !c.WSEnabled,
 		Heartbeat:      c.Heartbeat,
 		Gather:         c.Gather,
 		WriteTimeout:   c.WriteTimeout,

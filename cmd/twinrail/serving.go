@@ -15,6 +15,7 @@ import (
 
 	"github.com/twinrail/twinrail/internal/auth"
 	"github.com/twinrail/twinrail/internal/disk"
+	"github.com/twinrail/twinrail/internal/feature"
 	"github.com/twinrail/twinrail/internal/journal"
 	"github.com/twinrail/twinrail/internal/server"
 	"github.com/twinrail/twinrail/internal/table"
@@ -53,7 +54,12 @@ func (c *serveCmd) Run(p *process) (err error) {
 	if err != nil {
 		return err
 	}
+	flags, err := feature.Open(tables("flag"), feature.Options{Tenant0: c.Tenant0, Logger: log})
+	if err != nil {
+		return fmt.Errorf("--data: %w", err)
+	}
 	options := c.options()
+	options.Flags = flags
 	options.Journal, options.Gate, options.Sessions, options.Logger = events, gate, tables("session"), log
 	core, err := server.New(options)
 	if err != nil {

@@ -82,9 +82,7 @@ func sameActor(a, b *auth.Context) bool {
 // renew has the connection go on under ac.
 func (s *Server) renew(c connection, ac *auth.Context) twinrail.LifetimeResponse {
 	c.renew(ac)
-	if s.opts.Gate.Revoked(ac.Principal()) {
-		c.revoke() // since it was verified
-	}
+	s.recheck(c) // what may have changed since ac was admitted
 	return twinrail.LifetimeResponse{ExpiresAt: ac.Principal().ExpiresAt().UTC()}
 }
 
@@ -106,14 +104,24 @@ func (s *Server) serveRevocation(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, done)
 }
 
-// sweep ends every connection whose credential is no longer good.
+// sweep ends every connection that is no longer allowed.
 func (s *Server) sweep() {
 	s.mu.Lock()
 	all := s.open()
 	s.mu.Unlock()
 	for _, c := range all {
-		if s.opts.Gate.Revoked(c.context().Principal()) {
-			c.revoke()
-		}
+		s.recheck(c)
+	}
+}
+
+// recheck ends c where its credential was revoked, or its rail switched off.
+func (s *Server) recheck(c connection) {
+	ac := c.context()
+	flags := s.flagsOf(ac)
+	switch {
+	case s.opts.Gate.Revoked(ac.Principal()):
+		c.refuse(twinrail.CodeCredentialRevoked)
+	case !flags.AllowsRail(c.rail()):
+		c.refuse(twinrail.CodeRailDisabled)
 	}
 }

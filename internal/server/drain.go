@@ -10,9 +10,9 @@ import (
 
 // enter registers a connection. One that comes in while the server drains is told
 // to go at once, and one that comes in after Close is cut off.
-func (s *Server) enter(c connection, rail twinrail.Rail) {
-	s.metrics.connections.WithLabelValues(string(rail)).Inc()
-	s.metrics.opened.WithLabelValues(string(rail)).Inc()
+func (s *Server) enter(c connection) {
+	s.metrics.connections.WithLabelValues(string(c.rail())).Inc()
+	s.metrics.opened.WithLabelValues(string(c.rail())).Inc()
 	s.mu.Lock()
 	s.connections[c.name()] = c
 	late, closed := s.idle != nil, s.closed
@@ -22,21 +22,21 @@ func (s *Server) enter(c connection, rail twinrail.Rail) {
 		c.abort()
 	case late:
 		c.drain(s.returnAfter())
-	case s.opts.Gate.Revoked(c.context().Principal()):
-		c.revoke() // since it was admitted
+	default:
+		s.recheck(c) // what may have changed since it was admitted
 	}
 }
 
 // leave takes a connection out; one that is not in it any more is passed over.
-func (s *Server) leave(c connection, rail twinrail.Rail, code twinrail.Code) {
+func (s *Server) leave(c connection, code twinrail.Code) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, in := s.connections[c.name()]; !in {
 		return
 	}
 	delete(s.connections, c.name())
-	s.metrics.connections.WithLabelValues(string(rail)).Dec()
-	s.metrics.closed.WithLabelValues(string(rail), string(code)).Inc()
+	s.metrics.connections.WithLabelValues(string(c.rail())).Dec()
+	s.metrics.closed.WithLabelValues(string(c.rail()), string(code)).Inc()
 	s.checkIdle()
 }
 

@@ -185,6 +185,23 @@ func (r *rig) get(path string) reply {
 	return r.do("GET", path, "", as(r.token))
 }
 
+// setFlag sets a flag for the tenant, by one of its owners.
+func (r *rig) setFlag(name, value string) twinrail.Flag {
+	r.t.Helper()
+	owner := r.issuer.Token(authtest.Actor("u_owner"), authtest.Role(twinrail.Owner))
+	resp := r.do("PUT", flagsPath(name), `{"value":`+value+`}`, as(owner))
+	if resp.status != http.StatusOK {
+		r.t.Fatalf("%s = %s: %d %s", name, value, resp.status, resp.body)
+	}
+	var flag twinrail.Flag
+	unmarshal(r.t, resp.body, &flag)
+	return flag
+}
+
+func flagsPath(name string) string {
+	return twinrail.PathFlags + "/" + name + "?tenant_id=t_acme&env=dev"
+}
+
 // post publishes a body.
 func (r *rig) post(body string) reply {
 	r.t.Helper()

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/twinrail/twinrail/internal/auth"
+	"github.com/twinrail/twinrail/internal/feature"
 	"github.com/twinrail/twinrail/internal/journal"
 	"github.com/twinrail/twinrail/internal/table"
 )
@@ -24,9 +25,9 @@ type Options struct {
 	// AllowedOrigins lists the exact origins, such as https://app.example.com,
 	// whose pages may read answers (CORS). Default none.
 	AllowedOrigins []string
-	// DisableSSE and DisableWS refuse a rail to everyone.
-	DisableSSE bool
-	DisableWS  bool
+	// Flags says what tenants may do. Default all that is built in, for ever; the
+	// server takes its OnChange.
+	Flags *feature.Store
 
 	// Heartbeat is how often the server pings a WebSocket, and how often it
 	// writes a comment into an SSE stream (±10 %). Default 15 s.

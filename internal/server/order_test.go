@@ -33,7 +33,7 @@ var faults = []struct {
 	{"context conflict", twinrail.CodeContextConflict, func(_ *rig, q *request) { q.header = append(q.header, "X-App-Id", "other") }},
 	{"key not well formed", twinrail.CodeContextInvalid, func(_ *rig, q *request) { q.query["workspace_id"] = "no/value" }},
 	{"another tenant", twinrail.CodeContextMismatch, func(_ *rig, q *request) { q.query["tenant_id"] = "t_other" }},
-	{"rail disabled", twinrail.CodeRailDisabled, func(r *rig, _ *request) { r.server.opts.DisableSSE, r.server.opts.DisableWS = true, true }},
+	{"rail disabled", twinrail.CodeRailDisabled, func(r *rig, _ *request) { r.setFlag("sse_enabled", "false"); r.setFlag("ws_enabled", "false") }},
 	{"not granted", twinrail.CodeNotFound, func(_ *rig, q *request) { q.query["project_id"] = "p2" }},
 }
 

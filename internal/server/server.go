@@ -19,9 +19,11 @@ import (
 
 	"github.com/twinrail/twinrail"
 	"github.com/twinrail/twinrail/internal/auth"
+	"github.com/twinrail/twinrail/internal/feature"
 	"github.com/twinrail/twinrail/internal/hub"
 	"github.com/twinrail/twinrail/internal/presence"
 	"github.com/twinrail/twinrail/internal/session"
+	"github.com/twinrail/twinrail/internal/table"
 )
 
 // Server serves both rails over one journal.
@@ -58,8 +60,10 @@ type connection interface {
 	renew(ac *auth.Context)
 	// drain tells the client to come back after the given time, and ends.
 	drain(after time.Duration)
-	// revoke tells the client that its credential was revoked, and ends.
-	revoke()
+	// rail returns which it is on.
+	rail() twinrail.Rail
+	// refuse tells the client that it is not to come back, and why, and ends.
+	refuse(code twinrail.Code)
 	// abort ends at once.
 	abort()
 }
@@ -78,7 +82,9 @@ func New(o Options) (*Server, error) {
 
 // newServer is New with the watcher given, which it takes over.
 func newServer(o Options, w watcher) (*Server, error) {
-	o.setDefaults()
+	if err := o.setDefaults(); err != nil {
+		return nil, err
+	}
 	sessions, err := session.Open(session.Options{Window: o.ResumeWindow, Table: o.Sessions, OnOver: sessionOver})
 	if err != nil {
 		return nil, fmt.Errorf("server: the sessions cannot be read: %w", err)
@@ -102,6 +108,7 @@ func newServer(o Options, w watcher) (*Server, error) {
 	}
 	s.public, s.admin = s.routes(), s.adminRoutes()
 	o.Gate.OnRevoke(s.sweep)
+	s.opts.Flags.OnChange(s.applyFlags)
 	return s, nil
 }
 
@@ -118,6 +125,8 @@ func (s *Server) routes() http.Handler {
 	mux.Handle(twinrail.PathSession, s.handle(methods{http.MethodPost: s.openSession, http.MethodDelete: s.endSession}))
 	mux.Handle(twinrail.PathConnections+"{connection_id}/auth", post(s.serveRenewal))
 	mux.Handle(twinrail.PathRevocations, post(s.serveRevocation))
+	mux.Handle(twinrail.PathFlags, get(s.serveFlags))
+	mux.Handle(twinrail.PathFlags+"/{name}", s.handle(methods{http.MethodPut: s.setFlag, http.MethodDelete: s.unsetFlag}))
 	mux.Handle("/", s.handle(nil))
 	return mux
 }
@@ -177,7 +186,7 @@ func (s *Server) admit(r *http.Request, rail twinrail.Rail) (*auth.Context, erro
 	if err != nil {
 		return nil, err
 	}
-	if rail == twinrail.RailSSE && s.opts.DisableSSE || rail == twinrail.RailWS && s.opts.DisableWS {
+	if flags := s.flagsOf(ac); !flags.AllowsRail(rail) {
 		return nil, &twinrail.Error{Code: twinrail.CodeRailDisabled}
 	}
 	if !ac.AllowsRail(rail) {
@@ -203,7 +212,7 @@ func newID(prefix string) string {
 	return prefix + strings.ToLower(rand.Text())
 }
 
-func (o *Options) setDefaults() {
+func (o *Options) setDefaults() (err error) {
 	setDefault(&o.Heartbeat, 15*time.Second)
 	setDefault(&o.Gather, 5*time.Millisecond)
 	setDefault(&o.WriteTimeout, 30*time.Second)
@@ -221,6 +230,10 @@ func (o *Options) setDefaults() {
 	if o.Registry == nil {
 		o.Registry = prometheus.NewRegistry()
 	}
+	if o.Flags == nil {
+		o.Flags, err = feature.Open(new(table.Memory), feature.Options{Logger: o.Logger})
+	}
+	return err
 }
 
 func setDefault[T comparable](v *T, d T) {

@@ -145,7 +145,7 @@ func (s *Server) hijackSSE(w http.ResponseWriter, c *sseConn) error {
 	_ = nc.SetDeadline(time.Time{}) // net/http's own
 	c.pending = append(head.Bytes(), c.pending...)
 	c.link = newLink(s.engine, nc, c, nil)
-	s.enter(c, twinrail.RailSSE)
+	s.enter(c)
 	c.link.start()
 	return nil
 }
@@ -198,7 +198,9 @@ func (c *sseConn) renew(ac *auth.Context) {
 	c.auth.Store(ac)
 }
 
-func (c *sseConn) revoke() { c.finish(twinrail.End{Code: twinrail.CodeCredentialRevoked}, 0) }
+func (c *sseConn) rail() twinrail.Rail { return twinrail.RailSSE }
+
+func (c *sseConn) refuse(code twinrail.Code) { c.finish(twinrail.End{Code: code}, 0) }
 
 // finish has the stream end.
 func (c *sseConn) finish(e twinrail.End, retry time.Duration) {
@@ -437,14 +439,14 @@ func (c *sseConn) end(cause error) {
 	if cause != nil && code == twinrail.CodeInternal {
 		c.server.logFailure(context.Background(), c.context().RequestID(), &twinrail.Error{Code: code}, cause)
 	}
-	c.server.leave(c, twinrail.RailSSE, code)
+	c.server.leave(c, code)
 }
 
 // serveHTTP2 is what a link is to an HTTP/1.1 connection: net/http keeps the
 // stream, and the handler's goroutine drives it.
 func (c *sseConn) serveHTTP2(w http.ResponseWriter, r *http.Request) (err error) {
 	defer func() { c.end(err) }()
-	c.server.enter(c, twinrail.RailSSE)
+	c.server.enter(c)
 	rc := http.NewResponseController(w)
 	tick := time.NewTimer(0)
 	defer tick.Stop()

@@ -238,7 +238,8 @@ func TestSSEChannels(t *testing.T) {
 }
 
 func TestSSEDisabled(t *testing.T) {
-	r := newRig(t, func(o *Options) { o.DisableSSE = true })
+	r := newRig(t)
+	r.setFlag("sse_enabled", "false")
 	problemOf(t, r.get(canvasPath), twinrail.CodeRailDisabled)
 	r.peer()
 }

@@ -61,7 +61,7 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) error {
 	c.link = newLink(s.engine, nc, c, append([]byte(nil), early...))
 	c.heard()
 	c.welcome()
-	s.enter(c, twinrail.RailWS)
+	s.enter(c)
 	c.link.start()
 	return nil
 }
@@ -419,7 +419,9 @@ func (c *wsConn) drain(after time.Duration) {
 	c.finish(&wsEnding{err: err, close: err.Code.Info().Close, waits: true})
 }
 
-func (c *wsConn) revoke() { c.fail(&twinrail.Error{Code: twinrail.CodeCredentialRevoked}) }
+func (c *wsConn) rail() twinrail.Rail { return twinrail.RailWS }
+
+func (c *wsConn) refuse(code twinrail.Code) { c.fail(&twinrail.Error{Code: code}) }
 
 func (c *wsConn) abort() { c.link.close(nil) }
 
@@ -446,5 +448,5 @@ func (c *wsConn) end(cause error) {
 	if cause != nil && code == twinrail.CodeInternal {
 		c.server.logFailure(context.Background(), c.requestID(), &twinrail.Error{Code: code}, cause)
 	}
-	c.server.leave(c, twinrail.RailWS, code)
+	c.server.leave(c, code)
 }

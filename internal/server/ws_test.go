@@ -117,7 +117,8 @@ func TestWSSubprotocolCredential(t *testing.T) {
 }
 
 func TestWSDisabled(t *testing.T) {
-	r := newRig(t, func(o *Options) { o.DisableWS = true })
+	r := newRig(t)
+	r.setFlag("ws_enabled", "false")
 	problemOf(t, r.do("GET", wsPath, "", append(as(r.token), handshakeHeader...)), twinrail.CodeRailDisabled)
 	r.tail(canvasPath).open()
 }
