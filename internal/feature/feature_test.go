@@ -134,6 +134,7 @@ func TestRefused(t *testing.T) {
 		"a string for a boolean":    {"t_acme", twinrail.Owner, "replay", request(`"false"`), twinrail.CodeBadRequest, "value"},
 		"null for a number":         {"t_acme", twinrail.Owner, "gesture_rate", request("null"), twinrail.CodeBadRequest, "value"},
 		"a boolean for a number":    {"t_acme", twinrail.Owner, "gesture_rate", request("true"), twinrail.CodeBadRequest, "value"},
+		"false for a number":        {"t_acme", twinrail.Owner, "gesture_rate", request("false"), twinrail.CodeBadRequest, "value"},
 		"a string for a number":     {"t_acme", twinrail.Owner, "gesture_rate", request(`"30"`), twinrail.CodeBadRequest, "value"},
 		"not JSON for a number":     {"t_acme", twinrail.Owner, "gesture_rate", request("007"), twinrail.CodeBadRequest, "value"},
 		"no integer":                {"t_acme", twinrail.Owner, "gesture_rate", request("30.5"), twinrail.CodeBadRequest, "value"},
