@@ -8,6 +8,10 @@
 // For each stream that has subscribers a window of its newest entries is held in
 // memory, encoded once for all of them. It is only a cache over the journal: with
 // no window at all every subscriber sees the same.
+//
+// Gestures are beside all that: of them only the newest are held, in memory, and
+// whoever reads them is told of the difference to what it was told before, once
+// nothing else follows.
 package hub
 
 import (
@@ -38,6 +42,9 @@ type Options struct {
 	// Encode returns an entry's bytes for the wire, to be shared by all who
 	// receive it. Required.
 	Encode func(kind twinrail.Kind, e *journal.Entry) []byte
+	// EncodeGesture is Encode for what has no place in a stream. Required for
+	// [Hub.Gesture].
+	EncodeGesture func(e *twinrail.Event) []byte
 }
 
 // Hub holds the streams that have subscribers.
@@ -47,6 +54,8 @@ type Hub struct {
 
 	mu      sync.Mutex
 	streams map[string]*stream // by home key
+
+	evicted atomic.Uint64
 }
 
 // New returns a hub over j, of which it takes the notifications.
@@ -65,9 +74,9 @@ func (h *Hub) Streams() int {
 
 // Item is an entry as subscribers share it. Nothing in it may be changed.
 type Item struct {
-	Cursor  twinrail.Cursor
+	Cursor  twinrail.Cursor // zero for a gesture
 	Channel twinrail.Channel
-	// Wire is what [Options.Encode] made of the entry.
+	// Wire is what [Options].Encode or EncodeGesture made of the entry.
 	Wire []byte
 
 	owner    string
@@ -109,9 +118,8 @@ type Reset struct {
 }
 
 // Sub is a subscriber: a right to read, and a position. Its methods but Close
-// are for one goroutine at a time.
+// and SetGestures are for one goroutine at a time.
 type Sub struct {
-	hub    *Hub
 	stream *stream
 	reader auth.Reader
 	wake   func()
@@ -120,6 +128,8 @@ type Sub struct {
 
 	parkedAt int32       // index in stream.parked, or -1; guarded by stream.mu
 	closed   atomic.Bool // set under stream.mu
+
+	viewer atomic.Pointer[viewer] // nil where gestures are off; set under stream.mu
 }
 
 // Subscribe places a subscriber in the stream that r may read. After a Next that
@@ -138,7 +148,7 @@ func (h *Hub) Subscribe(ctx context.Context, r auth.Reader, from From, wake func
 		return nil, Start{}, err
 	}
 	st.begin(start.Head.Seq)
-	return &Sub{hub: h, stream: st, reader: r, wake: wake, cursor: start.Cursor, head: start.Head.Seq, parkedAt: -1}, start, nil
+	return &Sub{stream: st, reader: r, wake: wake, cursor: start.Cursor, head: start.Head.Seq, parkedAt: -1}, start, nil
 }
 
 func (h *Hub) start(ctx context.Context, r auth.Reader, from From) (Start, error) {
@@ -202,6 +212,9 @@ func (s *Sub) Lags() bool { return !s.stream.window.Load().covers(s.cursor.Seq) 
 // Batch is what [Sub.Next] found.
 type Batch struct {
 	Items []*Item
+	// Gestures are there only where nothing was left that has a cursor: then
+	// they take the place of Items, in buf too.
+	Gestures []*Item
 	// Reset, where not nil, is all there is in the batch: s went on to the head.
 	Reset *Reset
 	// Parked says that nothing followed, and that wake will be called.
@@ -211,6 +224,10 @@ type Batch struct {
 // Next moves s past the entries that follow it, and returns those that are meant
 // for it: appended to buf, and no more once they have max bytes. A batch may be
 // empty without s being parked; then Next is to be called again.
+//
+// Gestures come when nothing else follows, and do not move s. A Sub that was told
+// of all there were is parked even where there are newer ones by now, until the
+// next round of its stream's gestures, at most [GestureInterval] later.
 //
 // It blocks only on reads of the journal, and on those only where s lags behind
 // the window.
@@ -239,13 +256,19 @@ func (s *Sub) Next(ctx context.Context, buf []*Item, max int) (Batch, error) {
 	if len(buf) > 0 {
 		return Batch{Items: buf}, nil
 	}
+	if v := s.viewer.Load(); v != nil {
+		gestures, err := v.gather(buf, max)
+		if err != nil || len(gestures) > 0 {
+			return Batch{Gestures: gestures}, err
+		}
+	}
 	parked, err := s.stream.park(s)
 	return Batch{Parked: parked}, err
 }
 
 // lag is Next for a subscriber that is behind the window: a page of the journal.
 func (s *Sub) lag(ctx context.Context, buf []*Item, max int) (Batch, error) {
-	page, err := s.hub.journal.Read(ctx, s.reader, s.cursor.Seq, max)
+	page, err := s.stream.hub.journal.Read(ctx, s.reader, s.cursor.Seq, max)
 	if err != nil {
 		return Batch{}, err
 	}
@@ -263,7 +286,7 @@ func (s *Sub) lag(ctx context.Context, buf []*Item, max int) (Batch, error) {
 			return before(buf, ErrForeign)
 		}
 		if s.reader.Admits(e.Owner, e.Channel, e.Audience, e.To) {
-			buf = append(buf, s.hub.item(s.stream.kind, e))
+			buf = append(buf, s.stream.hub.item(s.stream.kind, e))
 		}
 		s.cursor = e.Cursor
 	}
@@ -280,7 +303,7 @@ func before(buf []*Item, err error) (Batch, error) {
 }
 
 func (s *Sub) reset(ctx context.Context) (Batch, error) {
-	bounds, err := s.hub.journal.Bounds(ctx, s.reader)
+	bounds, err := s.stream.hub.journal.Bounds(ctx, s.reader)
 	if err != nil {
 		return Batch{}, err
 	}
@@ -301,6 +324,6 @@ func (s *Sub) pass(it *Item) (bool, error) {
 // Close ends s. Its wake may still be called once, if that was under way.
 func (s *Sub) Close() {
 	if s.stream.leave(s) {
-		s.hub.release(s.stream)
+		s.stream.hub.release(s.stream)
 	}
 }

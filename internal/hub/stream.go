@@ -15,13 +15,15 @@ import (
 type stream struct {
 	hub    *Hub
 	key    string
-	kind   twinrail.Kind
 	reader auth.Reader // the first subscriber's, to fill the window with
+	kind   twinrail.Kind
 
-	refs int // guarded by Hub.mu
+	refs int32 // guarded by Hub.mu
 
 	// window is nil until begin.
 	window atomic.Pointer[window]
+	// board is nil while nobody reads gestures; set under mu.
+	board atomic.Pointer[board]
 
 	mu      sync.Mutex
 	tail    uint64 // the highest seq that the journal told of
@@ -206,6 +208,9 @@ func (st *stream) park(s *Sub) (bool, error) {
 	if st.window.Load().end() > s.cursor.Seq {
 		return false, nil
 	}
+	if v := s.viewer.Load(); v != nil && v.behind() {
+		return false, nil
+	}
 	if s.parkedAt < 0 {
 		s.parkedAt = int32(len(st.parked))
 		st.parked = append(st.parked, s)
@@ -220,13 +225,19 @@ func (st *stream) leave(s *Sub) bool {
 	if s.closed.Swap(true) {
 		return false
 	}
-	if i := s.parkedAt; i >= 0 {
-		last := int32(len(st.parked)) - 1
-		st.parked[i] = st.parked[last]
-		st.parked[i].parkedAt = i
-		st.parked[last] = nil
-		st.parked = st.parked[:last]
-		s.parkedAt = -1
+	if s.parkedAt >= 0 {
+		st.unpark(s)
 	}
+	st.setGestures(s, false)
 	return true
+}
+
+// unpark takes one who is parked out of the list. It is called under mu.
+func (st *stream) unpark(s *Sub) {
+	i, last := s.parkedAt, int32(len(st.parked))-1
+	st.parked[i] = st.parked[last]
+	st.parked[i].parkedAt = i
+	st.parked[last] = nil
+	st.parked = st.parked[:last]
+	s.parkedAt = -1
 }
