@@ -146,14 +146,14 @@ func (s *Store) inTurn(c *auth.Context, k key, f *flag, decide func(now resolved
 		return before, after, twinrail.Errorf(twinrail.CodeUnavailable, "", "the flag cannot be stored")
 	}
 	before, after = s.put(k, f, next)
-	old, new := "unset", "unset"
+	from, to := "unset", "unset"
 	if set {
-		old = string(f.format(was.value))
+		from = string(f.format(was.value))
 	}
 	if next != nil {
-		new = string(f.format(next.value))
+		to = string(f.format(next.value))
 	}
-	s.log.Info("flag changed", "flag", f.name, "tenant", c.Routing().TenantID, "env", k.env, "old", old, "new", new,
+	s.log.Info("flag changed", "flag", f.name, "tenant", c.Routing().TenantID, "env", k.env, "old", from, "new", to,
 		"effective", string(f.format(after.value)), "overridable", after.overridable,
 		"by", c.Principal().Identity().ActorID, "request_id", c.RequestID())
 	return before, after, nil

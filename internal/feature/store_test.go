@@ -75,6 +75,10 @@ func TestAnotherTenant0(t *testing.T) {
 		t.Errorf("gesture_rate is %q", got)
 	}
 	r.open("") // the default, t_0
+	r.set(tenant0, "dev", "gesture_rate", "62")
+	if got := r.flag("t_other", "dev", "gesture_rate"); got != "62 tenant0" {
+		t.Errorf("gesture_rate is %q", got)
+	}
 	if got := r.flag("t_acme", "dev", "ws_enabled"); got != "false tenant" {
 		t.Errorf("ws_enabled is %q", got)
 	}
