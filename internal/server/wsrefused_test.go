@@ -1,8 +1,11 @@
 package server
 
 import (
+	"bytes"
+	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,6 +15,8 @@ import (
 	"github.com/twinrail/twinrail"
 	"github.com/twinrail/twinrail/internal/auth"
 	"github.com/twinrail/twinrail/internal/auth/authtest"
+	"github.com/twinrail/twinrail/internal/journal"
+	"github.com/twinrail/twinrail/internal/table"
 )
 
 // lost is a session that waits to be resumed.
@@ -208,5 +213,92 @@ func TestResumeTokenIsNoCredential(t *testing.T) {
 				t.Errorf("%s: %d %s", name, resp.status, resp.body)
 			}
 		}
+	})
+}
+
+// failingTable fails on each change while that is switched on, as a full disk
+// does.
+type failingTable struct {
+	table.Memory
+	fails atomic.Bool
+}
+
+func (t *failingTable) Put(key string, value []byte, d table.Durability) error {
+	if t.fails.Load() {
+		return fmt.Errorf("%w: no space left", journal.ErrUnavailable)
+	}
+	return t.Memory.Put(key, value, d)
+}
+
+// TestResumeNotStored resumes where that cannot be made durable: it has not
+// happened, to the new connection or to the old one, and can be tried again.
+func TestResumeNotStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sessions := new(failingTable)
+		r := newBubbleRig(t, func(o *Options) { o.Sessions = sessions })
+		old, _ := r.greet(r.token)
+		token := old.subscribe(subC + `,"presence":1`).ResumeToken
+		p, _ := r.greet(r.token)
+		sessions.fails.Store(true)
+		p.resume(token, nil)
+		p.wantError(twinrail.CodeUnavailable, "r")
+		resp := r.do("GET", wsPath, "", append(header{"Authorization", "Bearer " + r.token}, handshakeHeader...))
+		problemOf(t, resp, twinrail.CodeUnavailable)
+		old.silent("after the claim that failed")
+		sessions.fails.Store(false)
+		if got := subsOf(p.resumes(token, nil)); got != "c:false[u_1=1]" {
+			t.Errorf("resumed %s", got)
+		}
+		old.takenOver()
+	})
+}
+
+// TestResumeMany resumes as many subscriptions as a connection may have, and is
+// refused by a server that lets it have fewer.
+func TestResumeMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 128
+		issuer, key := authtest.New(t), bytes.Repeat([]byte{7}, auth.MinSecret)
+		sessions, j := new(table.Memory), journal.NewMemory(journal.MemoryOptions{})
+		start := func(joins int) *rig {
+			return newBubbleRigOf(t, issuer, func(o *Options) {
+				o.MaxJoins, o.Journal, o.Sessions, o.Gate = joins, j, sessions, issuer.Gate(auth.GateOptions{Key: key})
+			})
+		}
+		r := start(n)
+		p, _ := r.greet(r.token)
+		var token string
+		cursors, want := make(map[string]string), make(map[string]string)
+		for i := range n {
+			name := fmt.Sprintf("thread-%d", i)
+			joined := p.subscribe(fmt.Sprintf(`"sub":%q,"routing":{"thread_id":%q,"panel_id":"p%d"}`, name, name, i))
+			token, cursors[name], want[name] = joined.ResumeToken, joined.Cursor, ""
+		}
+		p.cut()
+		r.publish(on("thread-7", "p7", 7), on("thread-7", "p8", 8))
+		want["thread-7"] = "7"
+		r.server.Close()
+
+		few := start(n - 1)
+		p, _ = few.greet(r.token)
+		p.resume(token, cursors)
+		if f := p.wantError(twinrail.CodeLimitExceeded, "r"); f.Field != "joins" {
+			t.Errorf("refused %+v", f)
+		}
+		p.live("z")
+		few.server.Close()
+
+		r = start(n)
+		p, _ = r.greet(r.token)
+		resumed := p.resumes(token, cursors)
+		for i, s := range resumed.Subs {
+			if s.Sub != fmt.Sprintf("thread-%d", i) || !s.Resumed || s.Cursor != cursors[s.Sub] {
+				t.Errorf("sub %d: %+v", i, s)
+			}
+		}
+		if len(resumed.Subs) != n {
+			t.Errorf("%d of %d are resumed", len(resumed.Subs), n)
+		}
+		p.follow(true, want)
 	})
 }
