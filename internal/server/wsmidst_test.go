@@ -13,14 +13,16 @@ import (
 	"github.com/twinrail/twinrail/internal/table"
 )
 
-// heldTable is a table whose synced changes, such as a claim, can be held up.
+// heldTable is a table whose synced changes, such as a claim, can be held up: all,
+// or those of one key.
 type heldTable struct {
 	table.Memory
 	synced gate
+	key    string
 }
 
 func (t *heldTable) Put(key string, value []byte, d table.Durability) error {
-	if d == table.Synced {
+	if d == table.Synced && (t.key == "" || t.key == key) {
 		t.synced.pass()
 	}
 	return t.Memory.Put(key, value, d)
@@ -54,6 +56,37 @@ func TestResumeCutMeanwhile(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		if got := r.sessionsHeld(); got != "0 0" {
 			t.Errorf("%s sessions after the window", got)
+		}
+	})
+}
+
+// TestResumeTakenOverMeanwhile takes from a connection the session that it began
+// with, while it resumes another one: that is lost again, since the connection is
+// told to stop.
+func TestResumeTakenOverMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		held := new(heldTable)
+		r := newBubbleRig(t, func(o *Options) { o.Sessions = held })
+		lost, hello := r.greet(r.token)
+		token := lost.subscribe(subC + `,"presence":1`).ResumeToken
+		lost.cut()
+		held.key = hello.SessionID
+		open := held.synced.close()
+		p, own := r.greet(r.token)
+		p.resume(token, nil)
+		synctest.Wait()
+		thief, _ := r.greet(r.token)
+		thief.resumes(own.ResumeToken, nil)
+		p.takenOver()
+		open()
+		synctest.Wait()
+		if got := r.sessionsHeld(); got != "2 1" {
+			t.Errorf("%s sessions", got)
+		}
+		_ = thief.nc.Close()
+		time.Sleep(2*time.Minute + time.Second)
+		if got := r.sessionsHeld() + r.present(presencePath+"&canvas_id=c1"); got != "0 0" {
+			t.Errorf("after the window: %s", got)
 		}
 	})
 }

@@ -115,7 +115,11 @@ func (c *wsConn) claim(ac *auth.Context, f *clientFrame) (auth.Resume, error) {
 	c.mu.Lock()
 	was := c.session
 	c.session = claimed
-	if c.gone() {
+	switch {
+	case c.taken:
+		// Another connection has the one before, and this one was told to stop.
+		claimed.Lose(c)
+	case c.gone():
 		// This may have come after end has left the session before.
 		c.leaveSession()
 	}
