@@ -72,6 +72,14 @@ func (c *Context) AllowsRail(rail twinrail.Rail) bool {
 	return s == nil || s.rail == "" || s.rail == rail
 }
 
+// Administers reports whether the request may change what holds for its whole
+// tenant and env: an owner or admin may, but not by a ticket, nor by a cookie that
+// was got with one.
+func (c *Context) Administers() bool {
+	p := c.principal
+	return p.scope == nil && (p.identity.Role == twinrail.Owner || p.identity.Role == twinrail.Admin)
+}
+
 // mayRevoke reports whether p has the permission session:revoke: by its name in
 // any grant, or by "*" in one that covers everything in the tenant. A ticket
 // never has it, nor a cookie that was got with a ticket.

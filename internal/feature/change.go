@@ -15,12 +15,13 @@ var errNotFound = &twinrail.Error{Code: twinrail.CodeNotFound}
 
 // administers returns where c's actor may see and change settings: those of its
 // own tenant and env, or the platform's for its env where the tenant is Tenant-0.
-// Anyone but an owner or admin may nowhere, which is not_found.
+// Anyone but an owner or admin may nowhere, which is not_found; see
+// [auth.Context.Administers].
 func (s *Store) administers(c *auth.Context) (scope, error) {
-	id := c.Principal().Identity()
-	if id.Role != twinrail.Owner && id.Role != twinrail.Admin {
+	if !c.Administers() {
 		return scope{}, errNotFound
 	}
+	id := c.Principal().Identity()
 	return s.scope(id.TenantID, id.Env), nil
 }
 

@@ -42,6 +42,8 @@ type Options struct {
 	// Encode returns an entry's bytes for the wire, to be shared by all who
 	// receive it. Required.
 	Encode func(kind twinrail.Kind, e *journal.Entry) []byte
+	// Label, where set, returns what [Item.Label] is to be.
+	Label func(e *journal.Entry) string
 	// EncodeGesture is Encode for what has no place in a stream. Required for
 	// [Hub.Gesture].
 	EncodeGesture func(e *twinrail.Event) []byte
@@ -78,6 +80,8 @@ type Item struct {
 	Channel twinrail.Channel
 	// Wire is what [Options].Encode or EncodeGesture made of the entry.
 	Wire []byte
+	// Label is what [Options.Label] made of the entry.
+	Label string
 
 	owner    string
 	audience twinrail.Audience
@@ -85,7 +89,11 @@ type Item struct {
 }
 
 func (h *Hub) item(kind twinrail.Kind, e *journal.Entry) *Item {
-	return &Item{e.Cursor, e.Channel, h.opts.Encode(kind, e), e.Owner, e.Audience, e.To}
+	label := ""
+	if h.opts.Label != nil {
+		label = h.opts.Label(e)
+	}
+	return &Item{e.Cursor, e.Channel, h.opts.Encode(kind, e), label, e.Owner, e.Audience, e.To}
 }
 
 // size is roughly what the item takes in memory.
@@ -96,6 +104,10 @@ func (it *Item) size() int { return len(it.Wire) + 256 }
 type From struct {
 	// Cursor is the text of a cursor, [twinrail.CursorEarliest], or "".
 	Cursor string
+	// NoReplay has it start as though nothing were retained: at the head, and
+	// with a Reset where a cursor is given that is not at the head. What follows
+	// is delivered all the same.
+	NoReplay bool
 }
 
 // Start is where a subscriber was placed.
@@ -152,7 +164,7 @@ func (h *Hub) Subscribe(ctx context.Context, r auth.Reader, from From, wake func
 }
 
 func (h *Hub) start(ctx context.Context, r auth.Reader, from From) (Start, error) {
-	voidFor, err := h.seek(ctx, r, from.Cursor)
+	at, voidFor, err := h.seek(ctx, r, from.Cursor)
 	if err != nil {
 		return Start{}, err
 	}
@@ -160,36 +172,43 @@ func (h *Hub) start(ctx context.Context, r auth.Reader, from From) (Start, error
 	if err != nil {
 		return Start{}, err
 	}
+	if from.NoReplay {
+		bounds.Oldest = bounds.Head
+	}
 	start := Start{Cursor: bounds.Head, Head: bounds.Head}
 	switch {
 	case from.Cursor == "":
+		return start, nil
 	case from.Cursor == twinrail.CursorEarliest:
 		start.Cursor = bounds.Oldest
-	case voidFor != "":
-		start.Reset = &Reset{voidFor, from.Cursor, bounds.Oldest, bounds.Head}
-	default:
-		start.Resumed = true
-		start.Cursor, err = twinrail.ParseCursor(from.Cursor)
+		return start, nil
+	case voidFor == "" && from.NoReplay && at.Seq < bounds.Head.Seq:
+		voidFor = twinrail.CodeCursorExpired
 	}
-	return start, err
+	if voidFor != "" {
+		start.Reset = &Reset{voidFor, from.Cursor, bounds.Oldest, bounds.Head}
+		return start, nil
+	}
+	start.Cursor, start.Resumed = at, true
+	return start, nil
 }
 
-// seek returns why the cursor is void, or "" where it is valid or none is given.
-func (h *Hub) seek(ctx context.Context, r auth.Reader, cursor string) (voidFor twinrail.Code, err error) {
+// seek returns the cursor of that text, and why it is void, or "" where it is
+// valid or none is given.
+func (h *Hub) seek(ctx context.Context, r auth.Reader, cursor string) (at twinrail.Cursor, voidFor twinrail.Code, err error) {
 	if cursor == "" || cursor == twinrail.CursorEarliest {
-		return "", nil
+		return at, "", nil
 	}
-	c, err := twinrail.ParseCursor(cursor)
-	if err != nil {
-		return twinrail.CodeCursorUnknown, nil
+	if at, err = twinrail.ParseCursor(cursor); err != nil {
+		return at, twinrail.CodeCursorUnknown, nil
 	}
-	switch _, err := h.journal.Seek(ctx, r, c); {
+	switch _, err := h.journal.Seek(ctx, r, at); {
 	case errors.Is(err, journal.ErrExpired):
-		return twinrail.CodeCursorExpired, nil
+		return at, twinrail.CodeCursorExpired, nil
 	case errors.Is(err, journal.ErrUnknown):
-		return twinrail.CodeCursorUnknown, nil
+		return at, twinrail.CodeCursorUnknown, nil
 	default:
-		return "", err
+		return at, "", err
 	}
 }
 

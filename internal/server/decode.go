@@ -160,14 +160,3 @@ func field(p jsontext.Pointer) string {
 	s := b.String()
 	return strings.ToValidUTF8(s[:min(len(s), maxField)], "")
 }
-
-// artifactKind reports whether data has one of the kinds that an artifact needs.
-func artifactKind(data []byte) bool {
-	var a struct {
-		Kind string `json:"kind"`
-	}
-	if err := json.Unmarshal(data, &a, lenient); err != nil {
-		return false
-	}
-	return a.Kind == twinrail.ArtifactPreview || a.Kind == twinrail.ArtifactReplay || a.Kind == twinrail.ArtifactAudit
-}

@@ -34,6 +34,10 @@ func (s *Server) serveHistory(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	kinds, err := parseKinds(q, reader.Channels())
+	if err != nil {
+		return err
+	}
 	limit := defaultHistoryLimit
 	if text := q.Get("limit"); text != "" {
 		if limit, err = strconv.Atoi(text); err != nil || limit < 1 || limit > maxHistoryLimit {
@@ -48,7 +52,7 @@ func (s *Server) serveHistory(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	events, next, err := s.page(r.Context(), reader, after, limit)
+	events, next, err := s.page(r.Context(), reader, kinds, after, limit)
 	if err != nil {
 		return err
 	}
@@ -112,8 +116,9 @@ func voidCursor(reason twinrail.Code) error {
 	return twinrail.Errorf(twinrail.CodeCursorExpired, "", "%s: %s", reason, reason.Info().Title)
 }
 
-// page reads up to limit events that are meant for r.
-func (s *Server) page(ctx context.Context, r auth.Reader, after twinrail.Cursor, limit int) (events [][]byte, next twinrail.Cursor, err error) {
+// page reads up to limit events that are meant for r, and are of the kinds that it
+// wants.
+func (s *Server) page(ctx context.Context, r auth.Reader, kinds kindFilter, after twinrail.Cursor, limit int) (events [][]byte, next twinrail.Cursor, err error) {
 	next = after
 	for bytes, reads := 0, 0; len(events) < limit && bytes < historyBytes && reads < historyReads; reads++ {
 		page, err := s.opts.Journal.Read(ctx, r, next.Seq, historyChunk)
@@ -133,7 +138,7 @@ func (s *Server) page(ctx context.Context, r auth.Reader, after twinrail.Cursor,
 				return nil, next, hub.ErrForeign
 			}
 			next = e.Cursor
-			if r.Admits(e.Owner, e.Channel, e.Audience, e.To) {
+			if r.Admits(e.Owner, e.Channel, e.Audience, e.To) && (kinds == 0 || kinds.wants(e.Channel, labelEntry(e))) {
 				events = append(events, appendEvent(nil, e))
 				bytes += len(events[len(events)-1])
 			}

@@ -186,7 +186,7 @@ func (s *Server) checkEvent(in *incoming, rail twinrail.Rail) error {
 		return bad("data", "is required; it may be any JSON value")
 	case len(in.Data) > s.opts.MaxEvent:
 		return twinrail.Errorf(twinrail.CodeTooLarge, "data", "more than %d bytes", s.opts.MaxEvent)
-	case in.Channel == twinrail.Artifact && !artifactKind(in.Data):
+	case in.Channel == twinrail.Artifact && artifactKind(in.Data) == "":
 		return bad("data.kind", "an artifact's kind must be preview, replay or audit")
 	}
 	return checkTo(in.To)

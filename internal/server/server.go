@@ -93,7 +93,7 @@ func newServer(o Options, w watcher) (*Server, error) {
 	m := newMetrics(o.Registry)
 	s := &Server{
 		opts: o, log: o.Logger, metrics: m, engine: newEngine(ctx, &o, m, w), stop: stop,
-		hub:         hub.New(o.Journal, hub.Options{Window: max(o.Window, 0), Encode: encode}),
+		hub:         hub.New(o.Journal, hub.Options{Window: max(o.Window, 0), Encode: encode, Label: labelEntry}),
 		presence:    presence.New(presence.Options{Grace: o.PresenceGrace, MaxMembers: o.MaxMembers}),
 		sessions:    sessions,
 		origins:     make(map[string]bool),

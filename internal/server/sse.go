@@ -47,7 +47,11 @@ func (s *Server) serveSSE(w http.ResponseWriter, r *http.Request) error {
 	if cursor == "" {
 		cursor = r.URL.Query().Get("cursor")
 	}
-	c := newSSEConn(s, ac)
+	kinds, err := parseKinds(r.URL.Query(), reader.Channels())
+	if err != nil {
+		return err
+	}
+	c := newSSEConn(s, ac, kinds)
 	sub, start, err := s.hub.Subscribe(r.Context(), reader, hub.From{Cursor: cursor}, c.kick)
 	if err != nil {
 		return err
@@ -158,6 +162,7 @@ type sseConn struct {
 	sub    *hub.Sub
 	link   *link         // of a hijacked connection, else nil
 	wake   chan struct{} // of an HTTP/2 stream: one token
+	kinds  kindFilter
 
 	auth atomic.Pointer[auth.Context]
 
@@ -176,8 +181,8 @@ type sseConn struct {
 	retry     time.Duration // told with ending, where not 0
 }
 
-func newSSEConn(s *Server, ac *auth.Context) *sseConn {
-	c := &sseConn{server: s, id: newID("c_"), wake: make(chan struct{}, 1)}
+func newSSEConn(s *Server, ac *auth.Context, kinds kindFilter) *sseConn {
+	c := &sseConn{server: s, id: newID("c_"), wake: make(chan struct{}, 1), kinds: kinds}
 	c.auth.Store(ac)
 	return c
 }
@@ -308,12 +313,16 @@ func (c *sseConn) follow(ctx context.Context, out []byte) ([]byte, next, error) 
 		if err != nil {
 			return out, thenClose, err
 		}
+		delivered := 0
 		for _, it := range batch.Items {
-			out = append(out, it.Wire...)
-			c.told = it.Cursor
+			if c.kinds.wants(it.Channel, it.Label) {
+				out = append(out, it.Wire...)
+				c.told = it.Cursor
+				delivered++
+			}
 		}
-		if n := len(batch.Items); n > 0 {
-			c.server.delivered[twinrail.RailSSE].Add(float64(n))
+		if delivered > 0 {
+			c.server.delivered[twinrail.RailSSE].Add(float64(delivered))
 		}
 		if batch.Reset != nil {
 			out = c.appendReset(out, batch.Reset)
