@@ -104,9 +104,8 @@ func (it *Item) size() int { return len(it.Wire) + 256 }
 type From struct {
 	// Cursor is the text of a cursor, [twinrail.CursorEarliest], or "".
 	Cursor string
-	// NoReplay has it start as though nothing were retained: at the head, and
-	// with a Reset where a cursor is given that is not at the head. What follows
-	// is delivered all the same.
+	// NoReplay has the start be as though nothing before the head were retained.
+	// What is appended after it is delivered all the same.
 	NoReplay bool
 }
 
@@ -174,22 +173,20 @@ func (h *Hub) start(ctx context.Context, r auth.Reader, from From) (Start, error
 	}
 	if from.NoReplay {
 		bounds.Oldest = bounds.Head
+		if voidFor == "" && at.Seq < bounds.Head.Seq {
+			voidFor = twinrail.CodeCursorExpired
+		}
 	}
 	start := Start{Cursor: bounds.Head, Head: bounds.Head}
 	switch {
 	case from.Cursor == "":
-		return start, nil
 	case from.Cursor == twinrail.CursorEarliest:
 		start.Cursor = bounds.Oldest
-		return start, nil
-	case voidFor == "" && from.NoReplay && at.Seq < bounds.Head.Seq:
-		voidFor = twinrail.CodeCursorExpired
-	}
-	if voidFor != "" {
+	case voidFor != "":
 		start.Reset = &Reset{voidFor, from.Cursor, bounds.Oldest, bounds.Head}
-		return start, nil
+	default:
+		start.Cursor, start.Resumed = at, true
 	}
-	start.Cursor, start.Resumed = at, true
 	return start, nil
 }
 
