@@ -117,3 +117,13 @@ func TestFlagsOverHTTP(t *testing.T) {
 		t.Errorf("not overridable: %+v", p)
 	}
 }
+
+// TestFlagsByTicket: what an administrator lends changes no flags.
+func TestFlagsByTicket(t *testing.T) {
+	r := newRig(t)
+	owner := r.issuer.Token(authtest.Role(twinrail.Owner))
+	var ticket twinrail.TicketResponse
+	unmarshal(t, r.do("POST", twinrail.PathTickets+"?tenant_id=t_acme&env=dev", "", as(owner)).body, &ticket)
+	problemOf(t, r.do("PUT", flagsPath("replay")+"&ticket="+ticket.Ticket, `{"value":false}`, header{"Content-Type", "application/json"}), twinrail.CodeNotFound)
+	r.setFlag("replay", "false") // by the owner's own
+}

@@ -41,10 +41,11 @@ var faults = []struct {
 // answer is always the first one's, whatever the interface.
 func TestOrderOfChecks(t *testing.T) {
 	ways := map[string]request{
-		"sse":     {method: "GET", path: twinrail.PathSSECanvases + "c1"},
-		"ws":      {method: "GET", path: twinrail.PathWS, header: handshakeHeader},
-		"publish": {method: "POST", path: twinrail.PathPublish, body: `{"events":[` + commit(1) + `]}`},
-		"history": {method: "GET", path: twinrail.PathHistory},
+		"sse":      {method: "GET", path: twinrail.PathSSECanvases + "c1"},
+		"ws":       {method: "GET", path: twinrail.PathWS, header: handshakeHeader},
+		"publish":  {method: "POST", path: twinrail.PathPublish, body: `{"events":[` + commit(1) + `]}`},
+		"history":  {method: "GET", path: twinrail.PathHistory},
+		"presence": {method: "GET", path: twinrail.PathPresence},
 	}
 	for way, base := range ways {
 		for i := range faults {
@@ -60,12 +61,12 @@ func TestOrderOfChecks(t *testing.T) {
 	}
 }
 
-// skipsFault reports whether the interface has no such check: publishing and
-// history are on no rail, and an upgrade is to no address.
+// skipsFault reports whether the interface has no such check: what is
+// not a rail cannot be switched off, and an upgrade is to no address.
 func skipsFault(way string, code twinrail.Code) bool {
 	switch code {
 	case twinrail.CodeRailDisabled:
-		return way == "publish" || way == "history"
+		return way != "sse" && way != "ws"
 	case twinrail.CodeNotFound:
 		return way == "ws"
 	}
@@ -103,6 +104,7 @@ func testFaults(t *testing.T, way string, base request, first, second int) {
 func TestNotFoundTellsNothing(t *testing.T) {
 	r := newRig(t)
 	r.commits(0, 3)
+	r.actor("u_7").enter(onCanvas, "1")
 	limited := as(r.issuer.Token(authtest.Grants(twinrail.Grant{
 		WorkspaceID: "w1", ProjectID: "p1", AppID: "studio", CanvasID: "mine", Can: []string{"*"}})))
 	ask := map[string]func(canvas string) reply{
@@ -111,6 +113,9 @@ func TestNotFoundTellsNothing(t *testing.T) {
 		},
 		"history": func(canvas string) reply {
 			return r.do("GET", twinrail.PathHistory+"?"+appQuery+"&canvas_id="+canvas, "", limited)
+		},
+		"presence": func(canvas string) reply {
+			return r.do("GET", twinrail.PathPresence+"?"+appQuery+"&canvas_id="+canvas, "", limited)
 		},
 		"publish": func(canvas string) reply {
 			return r.do("POST", publishPath, `{"events":[{"channel":"commit","type":"t","routing":{"canvas_id":"`+canvas+`"},"data":1}]}`, limited)
