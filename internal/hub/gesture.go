@@ -40,16 +40,9 @@ func (h *Hub) Gesture(w auth.Writer, e twinrail.Event) error {
 	if st == nil {
 		return nil
 	}
-	b := st.board.Load()
-	if b == nil {
-		return nil
+	if b := st.board.Load(); b != nil {
+		b.post(w, e)
 	}
-	w.Stamp(&e)
-	key := gestureKey{e.Routing.ActorID, e.Type, w.Address().Audience, strings.Join(e.To, ",")}
-	b.put(key, &Item{
-		Channel: e.Channel, Wire: h.opts.EncodeGesture(&e),
-		owner: w.Key(), audience: key.audience, to: e.To,
-	})
 	return nil
 }
 
@@ -136,6 +129,15 @@ type gesture struct {
 }
 
 func (g *gesture) expired(now time.Time) bool { return now.Sub(g.at) >= gestureLife }
+
+func (b *board) post(w auth.Writer, e twinrail.Event) {
+	w.Stamp(&e)
+	key := gestureKey{e.Routing.ActorID, e.Type, w.Address().Audience, strings.Join(e.To, ",")}
+	b.put(key, &Item{
+		Channel: e.Channel, Wire: b.stream.hub.opts.EncodeGesture(&e),
+		owner: w.Key(), audience: key.audience, to: e.To,
+	})
+}
 
 func (b *board) put(key gestureKey, it *Item) {
 	b.mu.Lock()
