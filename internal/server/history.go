@@ -48,15 +48,26 @@ func (s *Server) serveHistory(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	after, err := s.historyStart(r.Context(), reader, q.Get("after"), bounds)
+	replay := s.flagsOf(ac).Replay
+	if !replay {
+		bounds.Oldest = bounds.Head
+	}
+	next, err := s.historyStart(r.Context(), reader, q.Get("after"), bounds)
 	if err != nil {
 		return err
 	}
-	events, next, err := s.page(r.Context(), reader, kinds, after, limit)
-	if err != nil {
-		return err
+	var events [][]byte
+	if replay { // else what is there was appended since the head was asked for
+		if events, next, err = s.page(r.Context(), reader, kinds, next, limit); err != nil {
+			return err
+		}
 	}
 	return writeHistory(w, events, next, bounds)
+}
+
+// from returns where a subscriber of ac's starts that gave the cursor.
+func (s *Server) from(ac *auth.Context, cursor string) hub.From {
+	return hub.From{Cursor: cursor, NoReplay: !s.flagsOf(ac).Replay}
 }
 
 // historyReader authorizes reading the stream that the context names. Where that
@@ -101,7 +112,7 @@ func (s *Server) historyStart(ctx context.Context, r auth.Reader, after string, 
 		return c, voidCursor(twinrail.CodeCursorUnknown)
 	}
 	switch _, err := s.opts.Journal.Seek(ctx, r, c); {
-	case errors.Is(err, journal.ErrExpired):
+	case errors.Is(err, journal.ErrExpired), err == nil && c.Seq < b.Oldest.Seq:
 		return c, voidCursor(twinrail.CodeCursorExpired)
 	case errors.Is(err, journal.ErrUnknown):
 		return c, voidCursor(twinrail.CodeCursorUnknown)

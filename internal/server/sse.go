@@ -52,7 +52,7 @@ func (s *Server) serveSSE(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	c := newSSEConn(s, ac, kinds)
-	sub, start, err := s.hub.Subscribe(r.Context(), reader, hub.From{Cursor: cursor}, c.kick)
+	sub, start, err := s.hub.Subscribe(r.Context(), reader, s.from(ac, cursor), c.kick)
 	if err != nil {
 		return err
 	}

@@ -154,7 +154,7 @@ func (c *wsConn) open(name string, r auth.Reader, after string) (o opened, err e
 		}
 		j.head = bounds.Head
 		o.start = hub.Start{Cursor: bounds.Head, Head: bounds.Head}
-	} else if j.sub, o.start, err = c.server.hub.Subscribe(ctx, r, hub.From{Cursor: after}, wake); err != nil {
+	} else if j.sub, o.start, err = c.server.hub.Subscribe(ctx, r, c.server.from(c.context(), after), wake); err != nil {
 		return o, err
 	}
 	if r.Channels().Has(twinrail.Presence) {
