@@ -364,7 +364,8 @@ func (m *member) waitFor(t *testing.T, n int) []sighting {
 func TestTakeOver(t *testing.T) {
 	slow(t)
 	t.Parallel()
-	g := startGateway(t, "--presence-grace", "50ms") // who is not held any more leaves soon
+	const grace = 50 * time.Millisecond // who is not held any more leaves soon
+	g := startGateway(t, "--presence-grace", grace.String())
 	n := startNetwork(t, g.addr)
 	p := newPublisher(g, thread("th1"))
 	publish := func() int {
@@ -408,6 +409,10 @@ func TestTakeOver(t *testing.T) {
 	whole := newFollower("the client")
 	whole.seen = append(before, after...)
 	checkFollower(t, whole, p.check(t), twinrail.RailWS)
+	eventually(t, "the server is done with the old connection", 20*time.Second, func() bool {
+		return g.metricSum(`twinrail_connections_closed_total{code="session_taken_over",rail="ws"}`) == 1
+	})
+	time.Sleep(10 * grace)
 	// The marker comes after whatever else there was to be told.
 	enter(t, g.addr, g.token(writer), twinrail.ClientFrame{
 		Op: twinrail.OpJoin, Sub: "s", Routing: &p.routing, Presence: []byte(`1`),
