@@ -54,7 +54,7 @@ func TestRestart(t *testing.T) {
 func TestCrash(t *testing.T) {
 	test(t, func(t *testing.T, r *rig) {
 		h := &holder{}
-		s := r.new(h)
+		r.new(h)
 		pass(time.Hour - time.Second) // 4 s after it said that it was alive
 		r.crash(0)
 		r.wantLen(1, 0)
@@ -63,7 +63,7 @@ func TestCrash(t *testing.T) {
 		pass(time.Nanosecond)
 		r.wantLen(0, 0)
 
-		s = r.new(h)
+		s := r.new(h)
 		r.claim(s.ID(), 0, h)
 		r.crash(window - 6*time.Second)
 		r.refuse(s.ID(), 0, used)
