@@ -29,10 +29,14 @@
 //
 //	twinrail              the vocabulary (this package)
 //	client                the Go client
-//	internal/auth         verify credentials; the only maker of authorized addresses
+//	internal/table        small durable maps, for what is no event
+//	internal/auth         the way in; the only maker of authorized addresses
+//	internal/feature      Tenant-0 flags
 //	internal/journal      the contract of the log, the record, the log in memory
 //	internal/disk         the log on Pebble, the default
 //	internal/hub          streams, the hot window, Sub.Next
+//	internal/presence     who is where
+//	internal/session      what outlives a connection of the WS rail
 //	internal/server       the two rails and the HTTP interface
 //	cmd/twinrail          the binary
 package twinrail
