@@ -34,7 +34,8 @@ func TestExamples(t *testing.T) {
 	slow(t)
 	require(t, findChromium)
 	t.Parallel()
-	x := startExamples(t)
+	// Both are told soon that their tokens are about to end.
+	x := startExamples(t, []string{"--ttl", "38s"}, "--drain-window", "500ms")
 	x.renewal()
 	for _, d := range []struct {
 		name string
@@ -63,6 +64,32 @@ func TestExamples(t *testing.T) {
 	x.agent.terminate(t)
 	// The one that was killed leaves when its grace is over.
 	eventually(t, "the agent has left", 20*time.Second, func() bool { return !x.present(exampleAgent) })
+}
+
+// TestExamplesLoseTheLog restarts a server that keeps nothing: the cookie, the
+// session and every cursor are void. Both are told so once, and go on.
+func TestExamplesLoseTheLog(t *testing.T) {
+	slow(t)
+	require(t, findChromium)
+	t.Parallel()
+	x := startExamples(t, nil, "--journal", "memory")
+	x.commit()
+	x.say("before")
+	x.caughtUp("before")
+	x.gateway.kill()
+	x.gateway.start()
+	x.commits, x.lines = 0, 0
+	eventually(t, "both are reset", 30*time.Second, func() bool {
+		page, agent := x.pageLog(), x.agent.log()
+		return strings.Contains(page, "canvas: reset, cursor_unknown") && strings.Contains(page, "thread: reset, cursor_unknown") &&
+			strings.Contains(agent, `{"what":"canvas reset","reason":"cursor_unknown"`) && strings.Contains(agent, `{"what":"thread reset","reason":"cursor_unknown"`)
+	})
+	x.commit()
+	x.say("after")
+	x.caughtUp("after")
+	if n := strings.Count(x.pageLog(), "reset"); n != 2 {
+		t.Errorf("the page was reset %d times:\n%s", n, x.pageLog())
+	}
 }
 
 // TestExamplesAreTested compares what the Node example would install with what the
@@ -103,15 +130,16 @@ type examples struct {
 
 const examplePage = "example"
 
-func startExamples(t *testing.T) *examples {
+// startExamples starts a server, and both before it, who have tokens made with these
+// flags.
+func startExamples(t *testing.T, token []string, flags ...string) *examples {
 	t.Helper()
 	x := &examples{t: t, tokens: t.TempDir()}
 	origin := x.serve()
-	x.gateway = startGateway(t, "--allowed-origin", origin, "--insecure-cookies", "--drain-window", "500ms")
+	x.gateway = startGateway(t, append(flags, "--allowed-origin", origin, "--insecure-cookies")...)
 	x.network = startNetwork(t, x.gateway.addr)
-	// Both are told at once that their tokens are about to end.
 	for _, actor := range []string{exampleUser, exampleAgent} {
-		x.writeToken(actor, "--ttl", "38s")
+		x.writeToken(actor, token...)
 	}
 	x.browser = startBrowser(t)
 	server := "http://" + x.network.proxy.Listen
@@ -363,13 +391,17 @@ func (a *agentProcess) terminate(t *testing.T) {
 }
 
 // saw returns the cursors of the events of the thread that the agent that runs has
-// seen.
+// seen since it was reset.
 func (a *agentProcess) saw() []string {
 	var cursors []string
 	for line := range bytes.Lines(a.out.tail(1 << 20)) {
 		var l struct{ What, Cursor string }
-		if json.Unmarshal(line, &l) == nil && l.What == "thread event" {
+		switch err := json.Unmarshal(line, &l); {
+		case err != nil: // a line that is not whole yet
+		case l.What == "thread event":
 			cursors = append(cursors, l.Cursor)
+		case l.What == "thread reset":
+			cursors = nil
 		}
 	}
 	return cursors
