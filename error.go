@@ -23,6 +23,7 @@ const (
 	CodeActorMismatch        Code = "actor_mismatch"
 	CodeOriginNotAllowed     Code = "origin_not_allowed"
 	CodeRailDisabled         Code = "rail_disabled"
+	CodeFeatureDisabled      Code = "feature_disabled"
 	CodeNotFound             Code = "not_found"
 	CodeMethodNotAllowed     Code = "method_not_allowed"
 	CodeUnsupportedMediaType Code = "unsupported_media_type"
@@ -83,6 +84,7 @@ var codeTable = map[Code]CodeInfo{
 	CodeActorMismatch:        {http.StatusForbidden, 4003, RetryNever, "the actor is not the credential's"},
 	CodeOriginNotAllowed:     {http.StatusForbidden, 4003, RetryNever, "pages of this origin are not allowed here"},
 	CodeRailDisabled:         {http.StatusForbidden, 4014, RetryNever, "this rail is switched off"},
+	CodeFeatureDisabled:      {http.StatusForbidden, 4003, RetryNever, "this is switched off"},
 	CodeNotFound:             {http.StatusNotFound, 4003, RetryNever, "there is nothing here for this credential"},
 	CodeMethodNotAllowed:     {http.StatusMethodNotAllowed, 4000, RetryNever, "this method is not allowed here"},
 	CodeUnsupportedMediaType: {http.StatusUnsupportedMediaType, 4000, RetryNever, "the body must be application/json"},

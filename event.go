@@ -169,7 +169,9 @@ func (t Timestamp) MarshalJSON() ([]byte, error) {
 func (e *Event) AppendHead(dst []byte) []byte {
 	dst = append(dst, `{"v":`...)
 	dst = strconv.AppendInt(dst, Version, 10)
-	dst = appendMember(dst, "id", e.ID)
+	if e.ID != "" { // gestures have none
+		dst = appendMember(dst, "id", e.ID)
+	}
 	dst = appendMember(dst, "channel", string(e.Channel))
 	return appendMember(dst, "type", e.Type)
 }

@@ -61,9 +61,9 @@ type PublishRequest struct {
 }
 
 // PublishResult says where a published event stands. Ephemeral events have
-// neither seq nor cursor.
+// neither id nor seq nor cursor.
 type PublishResult struct {
-	ID     string    `json:"id"`
+	ID     string    `json:"id,omitempty"`
 	Seq    uint64    `json:"seq,omitempty"`
 	Prev   *uint64   `json:"prev,omitempty"`
 	Cursor string    `json:"cursor,omitempty"`

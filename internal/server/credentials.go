@@ -114,7 +114,8 @@ func (s *Server) sweep() {
 	}
 }
 
-// recheck ends c where its credential was revoked, or its rail switched off.
+// recheck ends c where its credential was revoked, or its rail switched off, and
+// has it go by its tenant's flags.
 func (s *Server) recheck(c connection) {
 	ac := c.context()
 	flags := s.flagsOf(ac)
@@ -123,5 +124,7 @@ func (s *Server) recheck(c connection) {
 		c.refuse(twinrail.CodeCredentialRevoked)
 	case !flags.AllowsRail(c.rail()):
 		c.refuse(twinrail.CodeRailDisabled)
+	default:
+		c.apply(&flags)
 	}
 }

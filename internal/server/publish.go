@@ -32,7 +32,7 @@ func (s *Server) servePublish(w http.ResponseWriter, r *http.Request) error {
 	if err := s.readJSON(w, r, &request); err != nil {
 		return err
 	}
-	results, err := s.publish(r.Context(), ac, &request, "")
+	results, err := s.publishAny(r.Context(), ac, &request, "")
 	if err != nil {
 		return err
 	}
@@ -80,12 +80,21 @@ func writeJSON(w http.ResponseWriter, v any) error {
 	return nil
 }
 
-// publish authorizes and stores the events of a request: all or none. With a
-// rail, only events of that rail are taken.
-func (s *Server) publish(ctx context.Context, ac *auth.Context, request *publishBody, rail twinrail.Rail) ([]twinrail.PublishResult, error) {
+// publishAny authorizes the events of a request, and stores them, or passes them
+// on where they are gestures: all or none. With a rail, only what is published
+// over that is taken.
+func (s *Server) publishAny(ctx context.Context, ac *auth.Context, request *publishBody, rail twinrail.Rail) ([]twinrail.PublishResult, error) {
 	if n := len(request.Events); n < 1 || n > maxEvents {
 		return nil, twinrail.Errorf(twinrail.CodeBadRequest, "events", "must be 1 to %d events", maxEvents)
 	}
+	if request.Events[0].Channel == twinrail.Gesture {
+		return s.gesture(ac, request)
+	}
+	return s.publish(ctx, ac, request, rail)
+}
+
+// publish is publishAny for what is kept.
+func (s *Server) publish(ctx context.Context, ac *auth.Context, request *publishBody, rail twinrail.Rail) ([]twinrail.PublishResult, error) {
 	now := time.Now()
 	records := make([]journal.Record, len(request.Events))
 	for i := range request.Events {
@@ -129,9 +138,24 @@ func (s *Server) results(records []journal.Record, stored []journal.Result) []tw
 // record checks one event and authorizes its place. The fields of its errors are
 // relative to the event.
 func (s *Server) record(ac *auth.Context, in *incoming, rail twinrail.Rail, now time.Time) (journal.Record, error) {
-	var none journal.Record
+	if !in.Channel.Journaled() && in.Channel.Valid() {
+		return journal.Record{}, twinrail.Errorf(twinrail.CodeBadRequest, "channel", "a publish is of what is kept, or of gestures alone")
+	}
+	w, err := s.writer(ac, in, rail)
+	if err != nil {
+		return journal.Record{}, err
+	}
+	id := in.ID
+	if id == "" {
+		id = uuid.Must(uuid.NewV7()).String()
+	}
+	return journal.NewRecord(w, twinrail.Event{ID: id, Type: in.Type, To: in.To, Time: now, Data: in.Data}), nil
+}
+
+// writer checks one event, and authorizes publishing it.
+func (s *Server) writer(ac *auth.Context, in *incoming, rail twinrail.Rail) (auth.Writer, error) {
 	if err := s.checkEvent(in, rail); err != nil {
-		return none, err
+		return auth.Writer{}, err
 	}
 	var stated twinrail.Routing
 	if in.Routing != nil {
@@ -139,16 +163,12 @@ func (s *Server) record(ac *auth.Context, in *incoming, rail twinrail.Rail, now 
 	}
 	w, err := ac.Writer(stated, in.Channel)
 	if err != nil {
-		return none, inRouting(err)
+		return auth.Writer{}, inRouting(err)
 	}
 	if in.ActorType != "" && in.ActorType != ac.Principal().Identity().ActorType {
-		return none, &twinrail.Error{Code: twinrail.CodeActorMismatch, Field: "actor_type"}
+		return auth.Writer{}, &twinrail.Error{Code: twinrail.CodeActorMismatch, Field: "actor_type"}
 	}
-	id := in.ID
-	if id == "" {
-		id = uuid.Must(uuid.NewV7()).String()
-	}
-	return journal.NewRecord(w, twinrail.Event{ID: id, Type: in.Type, To: in.To, Time: now, Data: in.Data}), nil
+	return w, nil
 }
 
 // inRouting says of an error about a routing key that it stands in routing.
@@ -169,10 +189,8 @@ func (s *Server) checkEvent(in *incoming, rail twinrail.Rail) error {
 	}
 	switch ch := in.Channel; {
 	case !ch.Valid() || ch == twinrail.Presence:
-		return bad("channel", "must be commit, artifact, chat or tool")
-	case !ch.Journaled():
-		return bad("channel", "this server carries no gestures")
-	case rail != "" && ch.Rail() != rail:
+		return bad("channel", "must be commit, artifact, gesture, chat or tool")
+	case rail != "" && ch.Rail() != rail && ch != twinrail.Gesture:
 		return twinrail.Errorf(twinrail.CodeWrongRail, "channel", "%s is published over HTTP", ch)
 	}
 	switch {

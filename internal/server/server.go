@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 
 	"github.com/twinrail/twinrail"
 	"github.com/twinrail/twinrail/internal/auth"
@@ -36,6 +37,7 @@ type Server struct {
 	hub       *hub.Hub
 	presence  *presence.Registry
 	sessions  *session.Registry
+	gestures  gestureRates
 	engine    *engine
 	public    http.Handler
 	admin     http.Handler
@@ -64,6 +66,8 @@ type connection interface {
 	rail() twinrail.Rail
 	// refuse tells the client that it is not to come back, and why, and ends.
 	refuse(code twinrail.Code)
+	// apply has the connection, whose rail is on, go by flags.
+	apply(flags *feature.Flags)
 	// abort ends at once.
 	abort()
 }
@@ -93,9 +97,10 @@ func newServer(o Options, w watcher) (*Server, error) {
 	m := newMetrics(o.Registry)
 	s := &Server{
 		opts: o, log: o.Logger, metrics: m, engine: newEngine(ctx, &o, m, w), stop: stop,
-		hub:         hub.New(o.Journal, hub.Options{Window: max(o.Window, 0), Encode: encode, Label: labelEntry}),
+		hub:         hub.New(o.Journal, hub.Options{Window: max(o.Window, 0), Encode: encode, EncodeGesture: encodeGesture, Label: labelEntry}),
 		presence:    presence.New(presence.Options{Grace: o.PresenceGrace, MaxMembers: o.MaxMembers}),
 		sessions:    sessions,
+		gestures:    gestureRates{actors: make(map[gestureActor]*rate.Limiter)},
 		origins:     make(map[string]bool),
 		connections: make(map[string]connection),
 		delivered: map[twinrail.Rail]prometheus.Counter{

@@ -15,6 +15,7 @@ import (
 
 	"github.com/twinrail/twinrail"
 	"github.com/twinrail/twinrail/internal/auth"
+	"github.com/twinrail/twinrail/internal/feature"
 	"github.com/twinrail/twinrail/internal/hub"
 )
 
@@ -205,6 +206,8 @@ func (c *sseConn) renew(ac *auth.Context) {
 
 func (c *sseConn) rail() twinrail.Rail { return twinrail.RailSSE }
 
+func (c *sseConn) apply(flags *feature.Flags) { c.sub.SetGestures(flags.GestureFanout) }
+
 func (c *sseConn) refuse(code twinrail.Code) { c.finish(twinrail.End{Code: code}, 0) }
 
 // finish has the stream end.
@@ -321,7 +324,10 @@ func (c *sseConn) follow(ctx context.Context, out []byte) ([]byte, next, error) 
 				delivered++
 			}
 		}
-		if delivered > 0 {
+		for _, it := range batch.Gestures {
+			out = append(out, it.Wire...)
+		}
+		if delivered += len(batch.Gestures); delivered > 0 {
 			c.server.delivered[twinrail.RailSSE].Add(float64(delivered))
 		}
 		if batch.Reset != nil {

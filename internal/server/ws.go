@@ -16,6 +16,7 @@ import (
 
 	"github.com/twinrail/twinrail"
 	"github.com/twinrail/twinrail/internal/auth"
+	"github.com/twinrail/twinrail/internal/feature"
 	"github.com/twinrail/twinrail/internal/hub"
 	"github.com/twinrail/twinrail/internal/presence"
 	"github.com/twinrail/twinrail/internal/session"
@@ -420,6 +421,8 @@ func (c *wsConn) drain(after time.Duration) {
 }
 
 func (c *wsConn) rail() twinrail.Rail { return twinrail.RailWS }
+
+func (c *wsConn) apply(*feature.Flags) {} // gestures come over the other rail
 
 func (c *wsConn) refuse(code twinrail.Code) { c.fail(&twinrail.Error{Code: code}) }
 

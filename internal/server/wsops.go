@@ -106,7 +106,7 @@ func (c *wsConn) publish(f *clientFrame) error {
 		return &twinrail.Error{Code: twinrail.CodeDraining}
 	}
 	defer done()
-	results, err := c.server.publish(c.server.engine.ctx, c.context(), &f.publishBody, twinrail.RailWS)
+	results, err := c.server.publishAny(c.server.engine.ctx, c.context(), &f.publishBody, twinrail.RailWS)
 	if err != nil {
 		return err
 	}

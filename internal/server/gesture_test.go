@@ -1,0 +1,206 @@
+package server
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/twinrail/twinrail"
+	"github.com/twinrail/twinrail/internal/auth/authtest"
+)
+
+func gesture(kind, routing, data string) string {
+	return `{"channel":"gesture","type":"` + kind + `","routing":{"canvas_id":"c1"` + routing + `},"data":` + data + `}`
+}
+
+// gesturePath asks for gestures beside commits.
+const gesturePath = canvasPath + "&channels=commit,gesture"
+
+// TestGesture publishes gestures over both ways in: those who ask for them are
+// told, and nothing of it stays.
+func TestGesture(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newBubbleRig(t)
+		r.setFlag("gesture_fanout", "true")
+		c, plain := r.tail(gesturePath), r.tail(canvasPath)
+		c.open()
+		plain.open()
+		c.toLive()
+		plain.toLive()
+		head := r.commits(0, 1)
+		c.event()
+		resp := r.post(`{"events":[` + gesture("pointer", "", `{"x": 1}`) + `]}`)
+		if got := string(resp.body); resp.status != http.StatusOK || !strings.HasPrefix(got, `{"results":[{"time":"`) || strings.Contains(got, "cursor") {
+			t.Errorf("published: %d %s", resp.status, got)
+		}
+		b := c.want("gesture")
+		if b.id != "" || !strings.HasPrefix(b.data, `{"v":1,"channel":"gesture","type":"pointer","time":"`) || !strings.HasSuffix(b.data, `"data":{"x": 1}}`) {
+			t.Errorf("told %q", b.raw)
+		}
+		ws := r.actor("u_2")
+		ws.say(`{"op":"publish","ref":"g","events":[%s]}`, gesture("caret", "", "2"))
+		if ack := ws.want(twinrail.OpAck); len(ack.Results) != 1 || ack.Results[0].ID != "" || ack.Results[0].Seq != 0 {
+			t.Errorf("ack %+v", ack)
+		}
+		if b := c.want("gesture"); !strings.Contains(b.data, `"actor_id":"u_2"`) {
+			t.Errorf("told %q", b.raw)
+		}
+		if _, page := r.page(historyPath); page.Head != head.Cursor {
+			t.Errorf("the head moved to %s", page.Head)
+		}
+		last := r.commits(1, 2)
+		if b := c.want("commit"); b.id != last.Cursor {
+			t.Errorf("then %q", b.raw)
+		}
+		plain.event()
+		if b := plain.want("commit"); b.id != last.Cursor {
+			t.Errorf("who asks for commits alone is told %q", b.raw)
+		}
+	})
+}
+
+// TestGestureFlag switches gestures on and off under an open stream.
+func TestGestureFlag(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newBubbleRig(t)
+		c := r.tail(gesturePath)
+		c.open()
+		c.toLive()
+		body := `{"events":[` + gesture("pointer", "", "1") + `]}`
+		for range 2 {
+			if p := problemOf(t, r.post(body), twinrail.CodeFeatureDisabled); p.Field != "events[0].channel" {
+				t.Errorf("%+v", p)
+			}
+			r.setFlag("gesture_fanout", "true")
+			if resp := r.post(body); resp.status != http.StatusOK {
+				t.Fatalf("switched on: %d %s", resp.status, resp.body)
+			}
+			c.want("gesture")
+			r.setFlag("gesture_fanout", "false")
+		}
+		late := r.tail(gesturePath)
+		late.open()
+		late.toLive()
+		r.commits(0, 1)
+		c.want("commit")
+		late.want("commit")
+	})
+}
+
+// TestGestureAudience: as with all events, who does not hold the panel is not
+// told.
+func TestGestureAudience(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newBubbleRig(t)
+		r.setFlag("gesture_fanout", "true")
+		holds, not := r.tail(gesturePath+"&panel_id=p1"), r.tail(gesturePath)
+		for _, c := range []*tail{holds, not} {
+			c.open()
+			c.toLive()
+		}
+		r.post(`{"events":[` + gesture("pointer", `,"panel_id":"p1"`, "1") + `,` + gesture("caret", "", "2") + `]}`)
+		if b := holds.want("gesture"); !strings.HasSuffix(b.data, `"data":1}`) {
+			t.Errorf("told %q", b.raw)
+		}
+		holds.want("gesture")
+		if b := not.want("gesture"); !strings.HasSuffix(b.data, `"data":2}`) {
+			t.Errorf("who does not hold the panel is told %q", b.raw)
+		}
+	})
+}
+
+func TestGestureRefused(t *testing.T) {
+	r := newRig(t)
+	r.setFlag("gesture_fanout", "true")
+	g := gesture("pointer", "", "1")
+	for body, c := range map[string]struct {
+		code  twinrail.Code
+		field string
+	}{
+		`{"events":[` + g + `],"expected_seq":0}`:                          {twinrail.CodeBadRequest, "expected_seq"},
+		`{"events":[` + g + `,` + commit(1) + `]}`:                         {twinrail.CodeBadRequest, "events[1].channel"},
+		`{"events":[` + commit(1) + `,` + g + `]}`:                         {twinrail.CodeBadRequest, "events[1].channel"},
+		`{"events":[{"id":"x",` + g[1:] + `]}`:                             {twinrail.CodeBadRequest, "events[0].id"},
+		`{"events":[` + gesture("No", "", "1") + `]}`:                      {twinrail.CodeBadRequest, "events[0].type"},
+		`{"events":[` + strings.Repeat(g+",", 30) + g + `]}`:               {twinrail.CodeBadRequest, "events"},
+		`{"events":[` + g + `,` + strings.Replace(g, "c1", "c2", 1) + `]}`: {twinrail.CodeBadRequest, "events[1].routing"},
+	} {
+		if p := problemOf(t, r.post(body), c.code); p.Field != c.field {
+			t.Errorf("%.80s: field %q, want %q", body, p.Field, c.field)
+		}
+	}
+	viewer := r.issuer.Token(authtest.Grants(twinrail.Grant{WorkspaceID: "*", ProjectID: "*", AppID: "*", CanvasID: "*", Can: []string{"gesture:read", "commit:*"}}))
+	problemOf(t, r.do("POST", publishPath, `{"events":[`+g+`]}`, as(viewer)), twinrail.CodeNotFound)
+	problemOf(t, r.do("GET", gesturePath, "", as(r.issuer.Token(authtest.Grants(
+		twinrail.Grant{WorkspaceID: "*", ProjectID: "*", AppID: "*", CanvasID: "*", Can: []string{"gesture:write", "commit:read"}})))), twinrail.CodeNotFound)
+}
+
+// TestGestureRate has two actors gesture for a minute, one of them too fast: what
+// goes through is the rate for as long as it lasts, and the other is not held up.
+func TestGestureRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newBubbleRig(t)
+		r.setFlag("gesture_fanout", "true")
+		r.setFlag("gesture_rate", "20")
+		fast, slow := as(r.issuer.Token(authtest.Actor("fast"))), as(r.issuer.Token(authtest.Actor("slow")))
+		body := `{"events":[` + gesture("pointer", "", "1") + `]}`
+		passed := make(map[string]int)
+		send := func(name string, who header) {
+			t.Helper()
+			resp := r.do("POST", publishPath, body, who)
+			if resp.status == http.StatusOK {
+				passed[name]++
+				return
+			}
+			problemOf(t, resp, twinrail.CodeRateLimited)
+			if resp.header.Get("Retry-After") != "1" {
+				t.Fatalf("Retry-After %q", resp.header.Get("Retry-After"))
+			}
+		}
+		const seconds = 60
+		for i := range seconds * 40 {
+			send("fast", fast)
+			if i%4 == 0 {
+				send("slow", slow)
+			}
+			time.Sleep(time.Second / 40)
+		}
+		if n := passed["fast"]; n < seconds*20 || n > seconds*20+21 {
+			t.Errorf("%d of %d passed, want %d and what may come at once", n, seconds*40, seconds*20)
+		}
+		if n := passed["slow"]; n != seconds*10 {
+			t.Errorf("of one who keeps to the rate %d of %d passed", n, seconds*10)
+		}
+		r.setFlag("gesture_rate", "1000")
+		for range 100 {
+			send("after the rate was raised", fast)
+		}
+		time.Sleep(time.Second)
+		for range 500 {
+			send("later", fast)
+		}
+		if n := passed["later"]; n != 500 {
+			t.Errorf("at the higher rate %d of 500 passed", n)
+		}
+	})
+}
+
+// TestGestureRatesAreForgotten keeps track of no more actors than gesture.
+func TestGestureRatesAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newBubbleRig(t)
+		for i := range 10 * minSweep {
+			ac := r.issuer.Context("t_acme", fmt.Sprintf("u_%d", i%(5*minSweep)))
+			if err := r.server.gestures.take(ac, 10, 1, time.Now()); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if n := len(r.server.gestures.actors); n > minSweep {
+			t.Errorf("%d actors are kept track of, of which some 100 have not their whole rate", n)
+		}
+	})
+}
