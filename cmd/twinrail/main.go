@@ -1,4 +1,4 @@
-// Command twinrail is the server and its tools: serve, token, publish, tail.
+// Command twinrail is the server and its tools: serve, token, publish, tail, flags.
 //
 // Each command is built by hand in its own file and run as a whole; what they
 // share is the process that they run in, the way they are configured, and how
@@ -45,6 +45,7 @@ type commands struct {
 	Token   tokenCmd   `cmd:"" help:"Print a token for development, signed with the key in the data directory."`
 	Publish publishCmd `cmd:"" help:"Publish events from standard input."`
 	Tail    tailCmd    `cmd:"" help:"Follow a canvas or a thread."`
+	Flags   flagsCmd   `cmd:"" help:"Read and set what a tenant, or the platform, has switched on."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
 
