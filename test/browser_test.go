@@ -134,9 +134,9 @@ func (tg target) pageGate() string {
 // goes to the server itself, from a page of another origin, and reconnects by
 // itself.
 //
-// A page can set no header on an EventSource, and the cookies and tickets with
-// which it needs none do not exist yet. So it is the browser's driver that adds
-// the credential to what the page sends; all else is the browser's own.
+// A page can set no header on an EventSource. Cookies and tickets, with which it
+// needs none, have tests of their own; here the browser's driver adds the
+// credential to what the page sends, and all else is the browser's own.
 func followChromiumSSE(t testing.TB, tg target) *follower {
 	t.Helper()
 	b := startBrowser(t)

@@ -3,7 +3,9 @@
 // of the process, bad networks and slow reads.
 //
 // The clients are npm's eventsource and ws, Go's go-sse and coder/websocket, and
-// the native EventSource and WebSocket of a Chromium. What is not installed is
+// the native EventSource and WebSocket of a Chromium; where the network is half
+// open, and for the examples, the Go client and the examples' own code come to
+// that. What is not installed is
 // skipped, or, with TWINRAIL_REQUIRE_ORACLES=1, a failure. To install it: Node.js
 // 20 or newer, npm ci in this folder, and a Chromium (a package of most systems)
 // in the PATH or named by TWINRAIL_CHROMIUM.
