@@ -31,7 +31,7 @@ const (
 // It does not wait for anybody, and does nothing where nobody reads gestures. It
 // fails only where w is no right to publish gestures.
 func (h *Hub) Gesture(w auth.Writer, e twinrail.Event) error {
-	if w.Key() == "" || w.Channel() != twinrail.Gesture {
+	if w.Channel() != twinrail.Gesture {
 		return errors.New("hub: a gesture takes an authorized writer on its channel")
 	}
 	h.mu.Lock()
@@ -143,7 +143,6 @@ func (b *board) put(key gestureKey, it *Item) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
-	b.expire(now)
 	g := b.latest[key]
 	if g == nil {
 		g = &gesture{key: key}
@@ -201,7 +200,7 @@ func (b *board) expire(now time.Time) {
 func (b *board) clear() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.first, b.last, b.bytes, b.due = nil, nil, 0, false
+	b.first, b.last, b.bytes = nil, nil, 0
 	clear(b.latest)
 	if b.timer != nil {
 		b.timer.Stop()

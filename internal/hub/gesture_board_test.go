@@ -140,9 +140,36 @@ func TestGestureSwept(t *testing.T) {
 		if n := b.check(t); n != 0 {
 			t.Errorf("holds %d after their end", n)
 		}
-		r.gesture(t, "pointer", "1")
-		if batch, err := r.sub.Next(t.Context(), nil, 1); err != nil || len(batch.Gestures) != 1 {
+		if batch, err := r.sub.Next(t.Context(), nil, 1); err != nil || !batch.Parked {
 			t.Errorf("next: %+v, %v", batch, err)
+		}
+		r.gesture(t, "pointer", "1")
+		synctest.Wait()
+		if batch, err := r.sub.Next(t.Context(), nil, 1); err != nil || len(batch.Gestures) != 1 || r.wakes != 1 {
+			t.Errorf("next: %+v, %v, woken %d times: the sweep was no round", batch, err, r.wakes)
+		}
+	})
+}
+
+// The timer that ran out for the end of a gesture begins no round before its time.
+func TestGestureSweepAmidRounds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newBoardRig(t)
+		b := r.sub.stream.board.Load()
+		r.gesture(t, "pointer", "1")
+		synctest.Wait()
+		if batch, err := r.sub.Next(t.Context(), nil, 1); err != nil || len(batch.Gestures) != 1 {
+			t.Fatalf("next: %+v, %v", batch, err)
+		}
+		r.gesture(t, "pointer", "2")
+		b.tick()
+		if batch, err := r.sub.Next(t.Context(), nil, 1); err != nil || !batch.Parked {
+			t.Fatalf("next: %+v, %v, within the round", batch, err)
+		}
+		time.Sleep(GestureInterval)
+		synctest.Wait()
+		if batch, err := r.sub.Next(t.Context(), nil, 1); err != nil || len(batch.Gestures) != 1 || r.wakes != 1 {
+			t.Fatalf("next: %+v, %v, woken %d times", batch, err, r.wakes)
 		}
 	})
 }
@@ -158,11 +185,17 @@ func TestGestureBoardGoes(t *testing.T) {
 				r := newBoardRig(t)
 				b := r.sub.stream.board.Load()
 				r.gesture(t, "pointer", "1")
+				synctest.Wait() // the timer is set to the gesture's end
 				end(r.sub)
 				if r.sub.stream.board.Load() != nil || b.check(t) != 0 || len(b.viewers) != 0 || b.timer.Stop() {
 					t.Errorf("the gestures are still held: %+v", b)
 				}
 				r.gesture(t, "pointer", "2") // does nothing
+				r.sub.Close()
+				r.sub.SetGestures(true)
+				if r.sub.viewer.Load() != nil || r.sub.stream.board.Load() != nil {
+					t.Error("a closed subscription reads gestures")
+				}
 			})
 		})
 	}

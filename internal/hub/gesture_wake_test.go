@@ -63,8 +63,25 @@ func TestGestureWakesOncePerPark(t *testing.T) {
 	})
 }
 
-// wakeTimes follows s for a while, and returns when it was woken, from the start
-// on, and the batches of gestures that it then got.
+// Who has read by itself by the time of the round is not woken for nothing.
+func TestGestureWakesThoseBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newGestureRig(t)
+		reads, sleeps := r.viewer("u_2", twinrail.Audience{}), r.viewer("u_3", twinrail.Audience{})
+		first := r.pointer("u_1")
+		synctest.Wait()
+		sleeps.wantTold(first)
+		second := r.pointer("u_1")
+		reads.wantTold(second)
+		aRound()
+		reads.wantWakes(0)
+		sleeps.wantWakes(1)
+		sleeps.wantTold(second)
+	})
+}
+
+// wakeTimes follows the stream until ctx ends, and returns when it was woken, from
+// the start on, and the batches of gestures that it then got.
 func wakeTimes(ctx context.Context, t testing.TB, r *gestureRig, actor string, max int) (times []time.Duration, batches [][]string) {
 	began, wake := time.Now(), make(chan struct{}, 1)
 	sub, _, err := r.hub.Subscribe(ctx, r.reader(actor, twinrail.Audience{}, twinrail.Gesture), hub.From{}, func() { wake <- struct{}{} })
