@@ -93,6 +93,14 @@ func (s *Server) publishAny(ctx context.Context, ac *auth.Context, request *publ
 	return s.publish(ctx, ac, request, rail)
 }
 
+// size returns the bytes of data.
+func (b *publishBody) size() (bytes int) {
+	for i := range b.Events {
+		bytes += len(b.Events[i].Data)
+	}
+	return bytes
+}
+
 // publish is publishAny for what is kept.
 func (s *Server) publish(ctx context.Context, ac *auth.Context, request *publishBody, rail twinrail.Rail) ([]twinrail.PublishResult, error) {
 	now := time.Now()
@@ -111,6 +119,11 @@ func (s *Server) publish(ctx context.Context, ac *auth.Context, request *publish
 	if request.ExpectedSeq != nil {
 		expect = journal.Expect{Set: true, Seq: *request.ExpectedSeq}
 	}
+	done, err := s.engine.shares.takePublish(ctx, tenantOf(ac), request.size())
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	stored, err := s.opts.Journal.Append(ctx, records, expect)
 	if err != nil {
 		return nil, err

@@ -149,7 +149,7 @@ func (s *Server) hijackSSE(w http.ResponseWriter, c *sseConn) error {
 	}
 	_ = nc.SetDeadline(time.Time{}) // net/http's own
 	c.pending = append(head.Bytes(), c.pending...)
-	c.link = newLink(s.engine, nc, c, nil)
+	c.link = newLink(s.engine, tenantOf(c.context()), nc, c, nil)
 	s.enter(c)
 	c.link.start()
 	return nil

@@ -59,7 +59,7 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) error {
 	}
 	_ = nc.SetDeadline(time.Time{})                    // net/http's own
 	early, _ := brw.Reader.Peek(brw.Reader.Buffered()) // cannot fail: it is there
-	c.link = newLink(s.engine, nc, c, append([]byte(nil), early...))
+	c.link = newLink(s.engine, tenantOf(ac), nc, c, append([]byte(nil), early...))
 	c.heard()
 	c.welcome()
 	s.enter(c)
