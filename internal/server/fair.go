@@ -127,8 +127,11 @@ func (p *places) take(ctx context.Context, n int64) error {
 	if p.waiting.Add(n) > maxWaiting {
 		return &twinrail.Error{Code: twinrail.CodeOverloaded, Detail: "too many requests of this tenant are waiting", RetryAfter: overloadedFor}
 	}
-	return p.units.Acquire(ctx, n)
+	return p.wait(ctx, n)
 }
+
+// wait is take for those who are bounded already.
+func (p *places) wait(ctx context.Context, n int64) error { return p.units.Acquire(ctx, n) }
 
 func (p *places) give(n int64) { p.units.Release(n) }
 

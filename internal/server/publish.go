@@ -124,7 +124,9 @@ func (s *Server) publish(ctx context.Context, ac *auth.Context, request *publish
 		return nil, err
 	}
 	defer done()
-	stored, err := s.opts.Journal.Append(ctx, records, expect)
+	// A publisher that does not wait for its answer has its place until there is
+	// one, or it could have any number under way.
+	stored, err := s.opts.Journal.Append(s.engine.ctx, records, expect)
 	if err != nil {
 		return nil, err
 	}

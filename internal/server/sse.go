@@ -462,13 +462,15 @@ func (c *sseConn) end(cause error) {
 func (c *sseConn) serveHTTP2(w http.ResponseWriter, r *http.Request) (err error) {
 	defer func() { c.end(err) }()
 	c.server.enter(c)
+	share := c.server.engine.shares.join(tenantOf(c.context()))
+	defer c.server.engine.shares.leave(share)
 	rc := http.NewResponseController(w)
 	tick := time.NewTimer(0)
 	defer tick.Stop()
 	w.WriteHeader(http.StatusOK)
 	var buf []byte
 	for {
-		out, then, err := c.gather(r.Context(), buf[:0])
+		out, then, err := c.gatherHTTP2(r.Context(), share, buf[:0])
 		if err != nil {
 			return abandoned(err)
 		}
@@ -500,6 +502,18 @@ func (c *sseConn) serveHTTP2(w http.ResponseWriter, r *http.Request) (err error)
 			return abandoned(r.Context().Err())
 		}
 	}
+}
+
+// gatherHTTP2 is gather, which waits its turn among the reads of the tenant where
+// it reads the journal.
+func (c *sseConn) gatherHTTP2(ctx context.Context, s *share, out []byte) ([]byte, next, error) {
+	if c.lags() {
+		if err := s.reads.wait(ctx, 1); err != nil {
+			return out, thenClose, err
+		}
+		defer s.reads.give(1)
+	}
+	return c.gather(ctx, out)
 }
 
 // writeHTTP2 writes and flushes b. The errors of net/http do not tell a stream
