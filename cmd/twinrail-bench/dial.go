@@ -47,13 +47,14 @@ func (t target) dial(rail twinrail.Rail, after string) (net.Conn, *bufio.Reader,
 	return t.dialSSE(after)
 }
 
-func (t target) dialSSE(cursor string) (net.Conn, *bufio.Reader, error) {
+// dialSSE takes further parameters as they stand in a query, each after its "&".
+func (t target) dialSSE(cursor string, params ...string) (net.Conn, *bufio.Reader, error) {
 	nc, err := net.Dial("tcp", t.addr)
 	if err != nil {
 		return nil, nil, err
 	}
-	fmt.Fprintf(nc, "GET %ss1?%s&cursor=%s HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer %s\r\n\r\n",
-		twinrail.PathSSECanvases, query, cursor, t.token)
+	fmt.Fprintf(nc, "GET %ss1?%s&cursor=%s%s HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer %s\r\n\r\n",
+		twinrail.PathSSECanvases, query, cursor, strings.Join(params, ""), t.token)
 	br := bufio.NewReaderSize(nc, 64<<10)
 	status, err := br.ReadString('\n')
 	if err != nil || !strings.HasPrefix(status, "HTTP/1.1 200") {

@@ -39,10 +39,13 @@ func childServe(args []string) error {
 	if err != nil {
 		return err
 	}
-	token, err := auth.Mint(key, twinrail.Identity{
-		ActorID: "u_1", ActorType: twinrail.Human, TenantID: "t_bench", Env: "dev", Role: twinrail.Member,
-		Grants: []twinrail.Grant{auth.FullGrant()},
-	}, time.Hour)
+	mint := func(actor string) (string, error) {
+		return auth.Mint(key, twinrail.Identity{
+			ActorID: actor, ActorType: twinrail.Human, TenantID: "t_bench", Env: "dev", Role: twinrail.Owner,
+			Grants: []twinrail.Grant{auth.FullGrant()},
+		}, time.Hour)
+	}
+	token, err := mint("u_1")
 	if err != nil {
 		return err
 	}
@@ -68,6 +71,8 @@ func childServe(args []string) error {
 			return p.fill(fields[1:])
 		case "pace":
 			return p.pace(fields[1:])
+		case "token": // of another actor
+			return mint(fields[1])
 		}
 		return own(fields)
 	})
