@@ -1,7 +1,6 @@
 package server
 
 import (
-	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -184,23 +183,6 @@ func TestGestureRate(t *testing.T) {
 		}
 		if n := passed["later"]; n != 500 {
 			t.Errorf("at the higher rate %d of 500 passed", n)
-		}
-	})
-}
-
-// TestGestureRatesAreForgotten keeps track of no more actors than gesture.
-func TestGestureRatesAreForgotten(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newBubbleRig(t)
-		for i := range 10 * minSweep {
-			ac := r.issuer.Context("t_acme", fmt.Sprintf("u_%d", i%(5*minSweep)))
-			if err := r.server.gestures.take(ac, 10, 1, time.Now()); err != nil {
-				t.Fatal(err)
-			}
-			time.Sleep(time.Millisecond)
-		}
-		if n := len(r.server.gestures.actors); n > minSweep {
-			t.Errorf("%d actors are kept track of, of which some 100 have not their whole rate", n)
 		}
 	})
 }

@@ -21,6 +21,7 @@ type metrics struct {
 	resumes     *prometheus.CounterVec // by code ("" for done)
 	resets      *prometheus.CounterVec // by reason
 	errors      *prometheus.CounterVec // by code
+	limited     *prometheus.CounterVec // by limit
 	foreign     prometheus.Counter
 	append      prometheus.Histogram
 }
@@ -45,6 +46,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		resumes:     counter("resumes_total", "Sessions of the WS rail that were to be resumed, by the code of the refusal; none where it was done.", "code"),
 		resets:      counter("resets_total", "Subscribers told that events between their cursor and the head cannot be delivered.", "reason"),
 		errors:      counter("errors_total", "Errors answered, on either rail.", "code"),
+		limited:     counter("limited_total", "Refusals for a limit that a tenant, an actor or a connection was over.", "limit"),
 		foreign:     plain("isolation_violations_total", "Entries of another stream stopped right before delivery. Anything but 0 is an incident."),
 		append: f.NewHistogram(prometheus.HistogramOpts{Namespace: "twinrail", Name: "append_seconds",
 			Help: "Time until a publish is durable.", Buckets: prometheus.ExponentialBuckets(0.0001, 2.5, 12)}),

@@ -93,10 +93,15 @@ func (s *Server) publishAny(ctx context.Context, ac *auth.Context, request *publ
 	return s.publish(ctx, ac, request, rail)
 }
 
-// size returns the bytes of data.
+// size returns the bytes of what publishers make as long as they like. All of it
+// was in the request, which is bounded.
 func (b *publishBody) size() (bytes int) {
 	for i := range b.Events {
-		bytes += len(b.Events[i].Data)
+		in := &b.Events[i]
+		bytes += len(in.ID) + len(in.Type) + len(in.Data)
+		for _, actor := range in.To {
+			bytes += len(actor)
+		}
 	}
 	return bytes
 }
@@ -114,6 +119,9 @@ func (s *Server) publish(ctx context.Context, ac *auth.Context, request *publish
 			return nil, twinrail.Errorf(twinrail.CodeBadRequest, "events["+strconv.Itoa(i)+"].routing", "all events of a publish belong to one stream")
 		}
 		records[i] = record
+	}
+	if err := s.takePublish(ac, request, now); err != nil {
+		return nil, err
 	}
 	var expect journal.Expect
 	if request.ExpectedSeq != nil {

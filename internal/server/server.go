@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/time/rate"
 
 	"github.com/twinrail/twinrail"
 	"github.com/twinrail/twinrail/internal/auth"
@@ -37,7 +36,7 @@ type Server struct {
 	hub       *hub.Hub
 	presence  *presence.Registry
 	sessions  *session.Registry
-	gestures  gestureRates
+	limits    limits
 	engine    *engine
 	public    http.Handler
 	admin     http.Handler
@@ -100,7 +99,7 @@ func newServer(o Options, w watcher) (*Server, error) {
 		hub:         hub.New(o.Journal, hub.Options{Window: max(o.Window, 0), Encode: encode, EncodeGesture: encodeGesture, Label: labelEntry}),
 		presence:    presence.New(presence.Options{Grace: o.PresenceGrace, MaxMembers: o.MaxMembers}),
 		sessions:    sessions,
-		gestures:    gestureRates{actors: make(map[gestureActor]*rate.Limiter)},
+		limits:      newLimits(),
 		origins:     make(map[string]bool),
 		connections: make(map[string]connection),
 		delivered: map[twinrail.Rail]prometheus.Counter{
@@ -229,6 +228,11 @@ func (o *Options) setDefaults() (err error) {
 	setDefault(&o.MaxFrame, 1<<20)
 	setDefault(&o.MaxBody, 8<<20)
 	setDefault(&o.MaxJoins, 128)
+	setDefault(&o.MaxConnections, 10_000)
+	setDefault(&o.JoinRate, 2000)
+	setDefault(&o.PublishRate, 5000)
+	setDefault(&o.PublishBytes, 10<<20)
+	setDefault(&o.FrameRate, 100)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}

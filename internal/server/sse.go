@@ -42,7 +42,7 @@ func (s *Server) serveSSE(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if s.draining.Load() {
-		return s.turnAway(w)
+		return s.turnAway(w, twinrail.CodeDraining, s.returnAfter())
 	}
 	cursor := r.Header.Get("Last-Event-ID")
 	if cursor == "" {
@@ -52,13 +52,18 @@ func (s *Server) serveSSE(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if err := s.takePlace(ac); err != nil {
+		return s.overSSE(w, r, err)
+	}
 	c := newSSEConn(s, ac, kinds)
 	sub, start, err := s.hub.Subscribe(r.Context(), reader, s.from(ac, cursor), c.kick)
 	if err != nil {
+		s.leavePlace(ac)
 		return err
 	}
 	if start.Reset != nil && r.URL.Query().Get("on_reset") == "fail" {
 		sub.Close()
+		s.leavePlace(ac)
 		return voidCursor(start.Reset.Reason)
 	}
 	c.begin(sub, start)
@@ -121,11 +126,11 @@ func sseHeader(h http.Header) {
 // turnAway answers who cannot be served now. Any status but 200 would stop a
 // native EventSource for good, so it is given a stream that ends at once, and a
 // time to come back.
-func (s *Server) turnAway(w http.ResponseWriter) error {
+func (s *Server) turnAway(w http.ResponseWriter, code twinrail.Code, after time.Duration) error {
 	sseHeader(w.Header())
 	w.Header().Set("Connection", "close")
-	b := appendRetry(nil, s.returnAfter())
-	_, err := w.Write(appendSSE(b, twinrail.SSEEnd, twinrail.End{Code: twinrail.CodeDraining, Reconnect: true}))
+	b := appendRetry(nil, after)
+	_, err := w.Write(appendSSE(b, twinrail.SSEEnd, twinrail.End{Code: code, Reconnect: true}))
 	return err
 }
 
@@ -145,6 +150,7 @@ func (s *Server) hijackSSE(w http.ResponseWriter, c *sseConn) error {
 	nc, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		c.end(err)
+		s.leavePlace(c.context())
 		return fmt.Errorf("hijack: %w", err)
 	}
 	_ = nc.SetDeadline(time.Time{}) // net/http's own
