@@ -5,6 +5,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/twinrail/twinrail"
+	"github.com/twinrail/twinrail/internal/hub"
 )
 
 // metrics is what a server counts. No label holds a routing key: their values
@@ -51,6 +52,17 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		append: f.NewHistogram(prometheus.HistogramOpts{Namespace: "twinrail", Name: "append_seconds",
 			Help: "Time until a publish is durable.", Buckets: prometheus.ExponentialBuckets(0.0001, 2.5, 12)}),
 	}
+}
+
+// observeHub has the metrics show what h counts.
+func observeHub(r prometheus.Registerer, h *hub.Hub) {
+	f := promauto.With(r)
+	f.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "twinrail", Name: "window_bytes",
+		Help: "Bytes of recent events held encoded in memory."}, func() float64 { return float64(h.WindowBytes()) })
+	f.NewCounterFunc(prometheus.CounterOpts{Namespace: "twinrail", Name: "window_evictions_total",
+		Help: "Streams whose recent events were dropped from memory to keep to the budget."}, func() float64 { return float64(h.WindowEvictions()) })
+	f.NewCounterFunc(prometheus.CounterOpts{Namespace: "twinrail", Name: "gestures_evicted_total",
+		Help: "Gestures dropped before their time, of streams with too many at once."}, func() float64 { return float64(h.GesturesEvicted()) })
 }
 
 func (m *metrics) failed(code twinrail.Code) { m.errors.WithLabelValues(string(code)).Inc() }

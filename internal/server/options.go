@@ -42,6 +42,9 @@ type Options struct {
 	// Window is how many bytes of each hot stream are held encoded in memory.
 	// Default 1 MiB; negative holds nothing.
 	Window int
+	// WindowBudget bounds the bytes that are so held of all streams together.
+	// Default 256 MiB; negative is no bound.
+	WindowBudget int
 	// MaxEvent bounds an event's data in bytes. Default 64 KiB.
 	MaxEvent int
 	// MaxFrame bounds a WebSocket message in bytes. Default 1 MiB.

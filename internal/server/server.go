@@ -96,7 +96,9 @@ func newServer(o Options, w watcher) (*Server, error) {
 	m := newMetrics(o.Registry)
 	s := &Server{
 		opts: o, log: o.Logger, metrics: m, engine: newEngine(ctx, &o, m, w), stop: stop,
-		hub:         hub.New(o.Journal, hub.Options{Window: max(o.Window, 0), Encode: encode, EncodeGesture: encodeGesture, Label: labelEntry}),
+		hub: hub.New(o.Journal, hub.Options{
+			Window: max(o.Window, 0), Budget: max(o.WindowBudget, 0), Encode: encode, EncodeGesture: encodeGesture, Label: labelEntry,
+		}),
 		presence:    presence.New(presence.Options{Grace: o.PresenceGrace, MaxMembers: o.MaxMembers}),
 		sessions:    sessions,
 		limits:      newLimits(),
@@ -107,6 +109,7 @@ func newServer(o Options, w watcher) (*Server, error) {
 			twinrail.RailWS:  m.delivered.WithLabelValues(string(twinrail.RailWS)),
 		},
 	}
+	observeHub(o.Registry, s.hub)
 	for _, origin := range o.AllowedOrigins {
 		s.origins[origin] = true
 	}
@@ -224,6 +227,7 @@ func (o *Options) setDefaults() (err error) {
 	setDefault(&o.ReturnRate, 1000)
 	setDefault(&o.MaxMembers, 4096)
 	setDefault(&o.Window, 1<<20)
+	setDefault(&o.WindowBudget, 256<<20)
 	setDefault(&o.MaxEvent, 64<<10)
 	setDefault(&o.MaxFrame, 1<<20)
 	setDefault(&o.MaxBody, 8<<20)
