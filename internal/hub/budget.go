@@ -55,10 +55,10 @@ func (c *charge) mark() {
 	}
 }
 
-// replace makes next, which came of base, the window of st, and empties windows
-// until all together are within the bound; it returns the window that st has then.
-// Where st's own was emptied since base, next becomes what came after that.
-func (b *budget) replace(st *stream, base, next *window) *window {
+// replace makes next, which came of base, the window of st, and then empties
+// windows, and be it this one, until all together are within the bound. Where the
+// window was emptied since base, next is cut down to what came after that.
+func (b *budget) replace(st *stream, base, next *window) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if st.window.Load() != base {
@@ -73,7 +73,6 @@ func (b *budget) replace(st *stream, base, next *window) *window {
 	for b.max > 0 && b.held > b.max {
 		b.evict()
 	}
-	return st.window.Load()
 }
 
 // leave takes the window of st, which nobody reads any more, out for good.
@@ -120,7 +119,7 @@ func (b *budget) set(st *stream, bytes int) {
 // so that who has read all stays parked, and who has not reads the journal.
 func (b *budget) evict() {
 	windows := b.most[0].windows
-	for range min(secondChances, windows.Len()-1) {
+	for range secondChances {
 		coldest := windows.Back()
 		if !coldest.Value.(*stream).charge.read.Swap(false) {
 			break

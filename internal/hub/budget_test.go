@@ -155,6 +155,40 @@ func TestBudgetSecondChance(t *testing.T) {
 	})
 }
 
+// A window that was extended after somebody came late is as cold as any.
+func TestBudgetNoChanceSaved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEstate(t, 10*entry)
+		for _, name := range []string{"t_a/1", "t_a/2", "t_a/3"} {
+			e.add(name)
+		}
+		late := e.subscribe("t_a/1")
+		e.grow("t_a/1", 2)
+		e.read(late)
+		e.grow("t_a/1", 1)
+		e.grow("t_a/2", 4)
+		e.grow("t_a/3", 4)
+		e.wantWindows(map[string]bool{"t_a/1": false, "t_a/2": true, "t_a/3": true})
+	})
+}
+
+// The budget may be used up to its last byte.
+func TestBudgetExact(t *testing.T) {
+	for _, short := range []int{0, 1} {
+		t.Run(fmt.Sprint(short), bubble(func(t *testing.T) {
+			const size = 1487 // of an event of entryData, where all numbers have one digit
+			e := newEstate(t, 3*size-short)
+			for _, name := range []string{"t_a/1", "t_a/2", "t_a/3"} {
+				e.add(name)
+				e.grow(name, 1)
+			}
+			if held := e.hub.WindowBytes(); held != (3-short)*size {
+				t.Errorf("%d bytes held, want %d", held, (3-short)*size)
+			}
+		}))
+	}
+}
+
 // However many windows are read of, one is emptied.
 func TestBudgetAllRead(t *testing.T) {
 	const streams = 100
@@ -260,8 +294,8 @@ func TestBudgetEvictsDuringExtension(t *testing.T) {
 		if newer.Lags() || !a.Lags() {
 			t.Error("the window does not have just what came after it was emptied")
 		}
-		if got, want := e.hub.WindowBytes(), e.hub.Held(); got != want {
-			t.Errorf("%d bytes in the books, %d are held", got, want)
+		if got, want := e.hub.WindowBytes(), e.hub.Held(); got != want || got <= 7*entry || got > 8*entry {
+			t.Errorf("%d bytes in the books, %d are held, want those of 8 events", got, want)
 		}
 		e.journal.tapRead(nil)
 		if n := e.read(a); n != 5 {

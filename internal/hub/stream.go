@@ -207,13 +207,13 @@ func (st *stream) publish(base, next *window) (woken []*Sub, done bool) {
 	if next == nil {
 		next = &window{prev: max(st.tail, base.end())}
 	}
-	next = st.hub.budget.replace(st, base, next)
+	st.hub.budget.replace(st, base, next)
 	// Those who are woken mostly park again, so the next list is made as long.
 	woken, st.parked = st.parked, make([]*Sub, 0, len(st.parked))
 	for _, s := range woken {
 		s.parkedAt = -1
 	}
-	done = next.end() >= st.tail
+	done = st.window.Load().end() >= st.tail
 	st.filling = !done
 	return woken, done
 }
