@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/twinrail/twinrail"
 	"github.com/twinrail/twinrail/internal/auth"
+	"github.com/twinrail/twinrail/internal/journal"
 	"github.com/twinrail/twinrail/internal/limit"
 )
 
@@ -95,6 +97,20 @@ func (s *Server) takePublish(ac *auth.Context, request *publishBody, now time.Ti
 		return s.over(twinrail.CodeRateLimited, limitBytes, wait, "a tenant publishes %d bytes a second", bytes)
 	}
 	return nil
+}
+
+// untilRoom is when a tenant that retains all it may is to try again.
+const untilRoom = 30 * time.Second
+
+// overQuota returns err as a client may see it where it is of a quota.
+func (s *Server) overQuota(err error) error {
+	var over *journal.QuotaError
+	if !errors.As(err, &over) {
+		return err
+	}
+	s.metrics.limited.WithLabelValues("retained_" + over.What).Inc()
+	return &twinrail.Error{Code: twinrail.CodeLimitExceeded, Field: over.What,
+		Detail: fmt.Sprintf("a tenant keeps at most %d %s", over.Limit, over.What), RetryAfter: untilRoom}
 }
 
 // takeGestures takes n of the gestures that the actor has left: perSecond in each

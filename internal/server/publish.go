@@ -136,7 +136,7 @@ func (s *Server) publish(ctx context.Context, ac *auth.Context, request *publish
 	// one, or it could have any number under way.
 	stored, err := s.opts.Journal.Append(s.engine.ctx, records, expect)
 	if err != nil {
-		return nil, err
+		return nil, s.overQuota(err)
 	}
 	s.metrics.append.Observe(time.Since(now).Seconds())
 	return s.results(records, stored), nil
