@@ -4,6 +4,7 @@ package limit
 
 import (
 	"hash/maphash"
+	"math"
 	"sync"
 	"time"
 
@@ -143,6 +144,9 @@ func (c Cost) missing(b *rate.Limiter, now time.Time) time.Duration {
 	case c.N > c.Burst:
 		return rate.InfDuration
 	}
-	// Rounded up: after the wait it is there.
-	return time.Duration(short/c.PerSecond*float64(time.Second)) + 1
+	wait := short / c.PerSecond * float64(time.Second)
+	if wait < 1 {
+		return 0 // which the bucket overlooks, too
+	}
+	return time.Duration(math.Ceil(wait))
 }
