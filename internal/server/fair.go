@@ -16,18 +16,20 @@ import (
 // What one tenant may have under way at a time, in one env. The rest waits in the
 // order in which it came.
 const (
-	// publishUnits bounds the publishes that the journal has not answered: each
-	// is one unit, and one more for every publishUnit bytes of its data.
-	publishUnits = 64
-	publishUnit  = 16 << 10
-	// readPlaces bounds pages of history, and of the backlogs of HTTP/2 streams.
-	readPlaces = 8
+	// publishUnits bounds the publishes that the journal has not answered: so few
+	// that it takes them in within milliseconds. Each is one unit, and one more for
+	// every unitEvents of its events, and for every unitBytes of its bytes.
+	publishUnits = 16
+	unitEvents   = 8
+	unitBytes    = 8 << 10
 	// maxWaiting bounds the units that wait for either.
 	maxWaiting = 1024
-	// driversEach is how many goroutines for each processor drive the tenant's
-	// links that lag.
-	driversEach = 4
 )
+
+// bulk returns how many reads of its backlogs a tenant has under way, on the rails
+// and in history each. While a processor is left over, the runtime looks for input
+// at once, and otherwise only now and then.
+func bulk() int { return max(1, runtime.GOMAXPROCS(0)/2) }
 
 // overloadedFor is what a tenant is told to wait that has maxWaiting waiting.
 const overloadedFor = 2 * time.Second
@@ -66,7 +68,7 @@ func (s *shares) join(t tenant) *share {
 	defer s.mu.Unlock()
 	sh := s.of[t]
 	if sh == nil {
-		sh = &share{tenant: t, publishes: newPlaces(publishUnits), reads: newPlaces(readPlaces)}
+		sh = &share{tenant: t, publishes: newPlaces(publishUnits), reads: newPlaces(int64(bulk()))}
 		s.of[t] = sh
 	}
 	sh.users++
@@ -81,12 +83,12 @@ func (s *shares) leave(sh *share) {
 	}
 }
 
-// takePublish waits until the tenant may have a publish of so many bytes in the
-// journal. What it returns must be called when the journal has answered. It has
-// code overloaded where too many wait already.
-func (s *shares) takePublish(ctx context.Context, t tenant, bytes int) (done func(), err error) {
+// takePublish waits until the tenant may have a publish of so many events, with so
+// many bytes, in the journal. What it returns must be called when the journal has
+// answered. It has code overloaded where too many wait already.
+func (s *shares) takePublish(ctx context.Context, t tenant, events, bytes int) (done func(), err error) {
 	sh := s.join(t)
-	units := min(1+int64(bytes/publishUnit), publishUnits)
+	units := int64(min(1+events/unitEvents+bytes/unitBytes, publishUnits))
 	if err := sh.publishes.take(ctx, units); err != nil {
 		s.leave(sh)
 		return nil, err

@@ -202,8 +202,10 @@ func (l *link) goOn(next next) {
 	switch {
 	case next == thenClose:
 		l.shutdown()
+	case next == thenMore && l.rail.lags():
+		l.engine.lag(l)
 	case next == thenMore:
-		// Behind the others: their turn is as near as the next write of this one.
+		// Behind the others, of which each waits for no more than one write.
 		l.state.Store(queued)
 		l.engine.run(l)
 	case !l.state.CompareAndSwap(running, atRest):
@@ -329,7 +331,7 @@ type engine struct {
 func newEngine(ctx context.Context, o *Options, m *metrics, w watcher) *engine {
 	e := &engine{
 		ctx: ctx, gather: o.Gather, writeTimeout: o.WriteTimeout, started: time.Now(), metrics: m,
-		watcher: w, maxWorkers: runtime.GOMAXPROCS(0), maxDrivers: driversEach * runtime.GOMAXPROCS(0),
+		watcher: w, maxWorkers: runtime.GOMAXPROCS(0), maxDrivers: bulk(),
 		shares:  shares{of: make(map[tenant]*share)},
 		buffers: sync.Pool{New: func() any { return new([]byte) }},
 	}

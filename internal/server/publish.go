@@ -127,7 +127,7 @@ func (s *Server) publish(ctx context.Context, ac *auth.Context, request *publish
 	if request.ExpectedSeq != nil {
 		expect = journal.Expect{Set: true, Seq: *request.ExpectedSeq}
 	}
-	done, err := s.engine.shares.takePublish(ctx, tenantOf(ac), request.size())
+	done, err := s.engine.shares.takePublish(ctx, tenantOf(ac), len(records), request.size())
 	if err != nil {
 		return nil, err
 	}
