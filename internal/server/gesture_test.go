@@ -89,6 +89,45 @@ func TestGestureFlag(t *testing.T) {
 	})
 }
 
+// TestGestureHoldsUpNoCommit: a commit is not gathered behind gestures that went
+// out by themselves, as it is behind a commit.
+func TestGestureHoldsUpNoCommit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newBubbleRig(t)
+		r.setFlag("gesture_fanout", "true")
+		c := r.tail(gesturePath)
+		c.open()
+		c.toLive()
+		n := 0
+		publish := func() time.Time {
+			n++
+			r.commits(n-1, n)
+			return time.Now()
+		}
+		want := func(what string, published time.Time, gathered bool) {
+			t.Helper()
+			c.want("commit")
+			if took := time.Since(published); gathered != (took > 0) || took > 5*time.Millisecond+gatherTick {
+				t.Errorf("a commit behind %s is delivered after %v", what, took)
+			}
+		}
+		body := `{"events":[` + gesture("pointer", "", "1") + `]}`
+		for range 3 {
+			time.Sleep(time.Second)
+			r.post(body)
+			c.want("gesture")
+			want("gestures", publish(), false)
+			want("a commit", publish(), true)
+			time.Sleep(time.Second)
+			want("nothing", publish(), false)
+			r.post(body)
+			want("a commit", publish(), true)
+			c.want("gesture")
+			want("a commit and gestures", publish(), true)
+		}
+	})
+}
+
 // TestGestureAudience: as with all events, who does not hold the panel is not
 // told.
 func TestGestureAudience(t *testing.T) {

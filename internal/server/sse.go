@@ -178,8 +178,9 @@ type sseConn struct {
 	warned        time.Time // the end that the client was warned of
 
 	// Owned by gather.
-	live bool
-	told twinrail.Cursor // the last id that the client was told
+	live      bool
+	told      twinrail.Cursor // the last id that the client was told
+	ephemeral int             // bytes of the write that are gestures
 
 	mu        sync.Mutex
 	pending   []byte // to be written before anything else
@@ -291,12 +292,18 @@ func (c *sseConn) gather(ctx context.Context, out []byte) ([]byte, next, error) 
 		}
 		return appendSSE(out, twinrail.SSEEnd, ending), thenClose, nil
 	}
+	c.ephemeral = 0
 	out, then, err := c.follow(ctx, out)
 	if err != nil {
 		return c.giveUp(ctx, out, err)
 	}
 	if heartbeat && then == thenRest {
 		out = c.appendHeartbeat(out)
+	}
+	if c.ephemeral > 0 && c.ephemeral == len(out) && c.link != nil {
+		// A commit that comes next is not held up by these: they have a pace of
+		// their own.
+		c.link.urgent.Store(true)
 	}
 	return out, then, nil
 }
@@ -332,6 +339,7 @@ func (c *sseConn) follow(ctx context.Context, out []byte) ([]byte, next, error) 
 		}
 		for _, it := range batch.Gestures {
 			out = append(out, it.Wire...)
+			c.ephemeral += len(it.Wire)
 		}
 		if delivered += len(batch.Gestures); delivered > 0 {
 			c.server.delivered[twinrail.RailSSE].Add(float64(delivered))
