@@ -121,7 +121,7 @@ func (s *shard[K]) forget() {
 
 func atRest(buckets []*rate.Limiter, now time.Time) bool {
 	for _, b := range buckets {
-		if b.Limit() != rate.Inf && b.TokensAt(now) < float64(b.Burst()) {
+		if b.TokensAt(now) < float64(b.Burst()) {
 			return false
 		}
 	}

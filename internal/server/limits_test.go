@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"github.com/gobwas/ws"
 
 	"github.com/twinrail/twinrail"
+	"github.com/twinrail/twinrail/internal/auth"
 	"github.com/twinrail/twinrail/internal/auth/authtest"
 	"github.com/twinrail/twinrail/internal/journal"
 )
@@ -133,6 +135,41 @@ func TestConnectionLimit(t *testing.T) {
 		}
 		problemOf(t, a.knock(), twinrail.CodeLimitExceeded)
 	})
+}
+
+// boundless is a journal that cannot say where streams begin and end.
+type boundless struct {
+	journal.Journal
+	now bool
+}
+
+func (j *boundless) Bounds(ctx context.Context, r auth.Reader) (journal.Bounds, error) {
+	if j.now {
+		return journal.Bounds{}, journal.ErrUnavailable
+	}
+	return j.Journal.Bounds(ctx, r)
+}
+
+// TestFailedConnectionHoldsNoPlace fails right before the connection is there.
+func TestFailedConnectionHoldsNoPlace(t *testing.T) {
+	j := &boundless{Journal: journal.NewMemory(journal.MemoryOptions{})}
+	r := newRig(t, func(o *Options) { o.MaxConnections, o.Journal = 1, j })
+	for range 3 {
+		for _, path := range []string{canvasPath, wsPath} {
+			req := httptest.NewRequest("GET", path, nil)
+			append(as(r.token), handshakeHeader...).apply(req)
+			w := httptest.NewRecorder() // of which no connection can be taken over
+			r.server.Handler().ServeHTTP(w, req)
+			if w.Code == http.StatusTooManyRequests {
+				t.Errorf("%s: %s", path, w.Body)
+			}
+		}
+		j.now = true
+		problemOf(t, r.get(canvasPath), twinrail.CodeUnavailable)
+		j.now = false
+	}
+	r.peer()
+	problemOf(t, r.get(canvasPath), twinrail.CodeLimitExceeded)
 }
 
 // TestConnectionLimitHTTP2 holds the one place of its tenant over HTTP/2.
