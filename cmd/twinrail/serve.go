@@ -55,6 +55,8 @@ type serveCmd struct {
 	MaxMembers   int           `help:"The most members present at one address." default:"4096"`
 
 	MaxConnections int      `help:"The most connections of a tenant in one environment; 0 for any number." default:"10000"`
+	MaxStreams     int64    `help:"The most streams that it keeps; 0 for any number." default:"100000"`
+	MaxRetained    byteSize `help:"How many bytes of events it keeps in all its streams; 0 for any number." default:"10GiB"`
 	JoinRate       int      `help:"How many connections and joins it opens in a second at most; 0 for any number." default:"2000"`
 	PublishRate    int      `help:"How many events it publishes in a second at most, gestures aside; 0 for any number." default:"5000"`
 	PublishBytes   byteSize `help:"How many bytes of events it publishes in a second at most; 0 for any number." default:"10MiB"`
@@ -182,6 +184,8 @@ func (c *serveCmd) checkLimits() error {
 		{"--max-members", int64(c.MaxMembers), 1, 1 << 20},
 		{"--return-rate", int64(c.ReturnRate), 1, 1 << 20},
 		{"--max-connections", int64(c.MaxConnections), 0, 1 << 30},
+		{"--max-streams", c.MaxStreams, 0, 1 << 62},
+		{"--max-retained", int64(c.MaxRetained), 0, 1 << 62},
 		{"--join-rate", int64(c.JoinRate), 0, 1 << 20},
 		{"--publish-rate", int64(c.PublishRate), 0, 1 << 20},
 		{"--publish-bytes", int64(c.PublishBytes), 0, maxInMemory},
@@ -198,6 +202,11 @@ func (c *serveCmd) checkLimits() error {
 // retention is as the journals take it.
 func (c *serveCmd) retention() journal.Retention {
 	return journal.Retention{Count: c.RetentionCount, Age: c.RetentionAge, Bytes: int64(c.RetentionBytes)}
+}
+
+// quota is as the journals take it.
+func (c *serveCmd) quota() journal.Quota {
+	return journal.Quota{Streams: c.MaxStreams, Bytes: int64(c.MaxRetained)}
 }
 
 // options is what the server takes of the configuration; 0 is its default where
