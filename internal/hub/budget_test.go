@@ -155,6 +155,24 @@ func TestBudgetSecondChance(t *testing.T) {
 	})
 }
 
+// All that are read of are passed over, for the one that is not.
+func TestBudgetSecondChances(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEstate(t, 10*entry)
+		for _, name := range []string{"t_a/1", "t_a/2", "t_a/3"} {
+			e.add(name)
+			late := e.subscribe(name)
+			e.grow(name, 2)
+			if name != "t_a/3" {
+				e.read(late)
+			}
+		}
+		e.add("t_a/4")
+		e.grow("t_a/4", 5)
+		e.wantWindows(map[string]bool{"t_a/1": true, "t_a/2": true, "t_a/3": false, "t_a/4": true})
+	})
+}
+
 // A window that was extended after somebody came late is as cold as any.
 func TestBudgetNoChanceSaved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

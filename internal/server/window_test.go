@@ -33,6 +33,12 @@ func TestWindowBudget(t *testing.T) {
 					budget <= 0 && (held < all || evicted != 0) {
 					t.Errorf("%v bytes are held and %v windows evicted", held, evicted)
 				}
+				_, text := r.operator("/metrics")
+				for _, name := range []string{"window_bytes gauge", "window_evictions_total counter", "gestures_evicted_total counter"} {
+					if !strings.Contains(text, "# TYPE twinrail_"+name+"\n") {
+						t.Errorf("the metrics have no %s", name)
+					}
+				}
 				for i, tl := range tails {
 					for n := range events {
 						if b := tl.want("commit"); !strings.Contains(b.data, fmt.Sprintf(`"data":"%dx`, n)) {
