@@ -185,7 +185,7 @@ func TestGestureRate(t *testing.T) {
 		r.setFlag("gesture_rate", "20")
 		fast, slow := as(r.issuer.Token(authtest.Actor("fast"))), as(r.issuer.Token(authtest.Actor("slow")))
 		body := `{"events":[` + gesture("pointer", "", "1") + `]}`
-		passed := make(map[string]int)
+		passed, refused := make(map[string]int), 0
 		send := func(name string, who header) {
 			t.Helper()
 			resp := r.do("POST", publishPath, body, who)
@@ -193,7 +193,10 @@ func TestGestureRate(t *testing.T) {
 				passed[name]++
 				return
 			}
-			problemOf(t, resp, twinrail.CodeRateLimited)
+			refused++
+			if p := problemOf(t, resp, twinrail.CodeRateLimited); p.Field != "gestures" {
+				t.Fatalf("%+v", p)
+			}
 			if resp.header.Get("Retry-After") != "1" {
 				t.Fatalf("Retry-After %q", resp.header.Get("Retry-After"))
 			}
@@ -211,6 +214,9 @@ func TestGestureRate(t *testing.T) {
 		}
 		if n := passed["slow"]; n != seconds*10 {
 			t.Errorf("of one who keeps to the rate %d of %d passed", n, seconds*10)
+		}
+		if n := r.limited("gestures"); n != float64(refused) {
+			t.Errorf("%v refusals counted of %d", n, refused)
 		}
 		r.setFlag("gesture_rate", "1000")
 		for range 100 {
