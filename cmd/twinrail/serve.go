@@ -54,13 +54,13 @@ type serveCmd struct {
 	MaxJoins     int           `help:"The most subscriptions of a WebSocket." default:"128"`
 	MaxMembers   int           `help:"The most members present at one address." default:"4096"`
 
-	MaxConnections int      `help:"The most connections of a tenant in one environment; 0 for any number." default:"10000"`
-	MaxStreams     int64    `help:"The most streams that it keeps; 0 for any number." default:"100000"`
-	MaxRetained    byteSize `help:"How many bytes of events it keeps in all its streams; 0 for any number." default:"10GiB"`
-	JoinRate       int      `help:"How many connections and joins it opens in a second at most; 0 for any number." default:"2000"`
-	PublishRate    int      `help:"How many events it publishes in a second at most, gestures aside; 0 for any number." default:"5000"`
-	PublishBytes   byteSize `help:"How many bytes of events it publishes in a second at most; 0 for any number." default:"10MiB"`
-	FrameRate      int      `help:"How many frames a WebSocket sends in a second at most; 0 for any number." default:"100"`
+	MaxConnections int      `help:"The most connections of a tenant in one environment; 0 for any number." default:"50000"`
+	MaxStreams     int64    `help:"The most streams that it keeps; 0 for any number." default:"1000000"`
+	MaxRetained    byteSize `help:"How many bytes of events it keeps in all its streams; 0 for any number." default:"100GiB"`
+	JoinRate       int      `help:"How many connections and joins it opens in a second at most; 0 for any number." default:"10000"`
+	PublishRate    int      `help:"How many events it publishes in a second at most, gestures aside; 0 for any number." default:"50000"`
+	PublishBytes   byteSize `help:"How many bytes of events it publishes in a second at most; 0 for any number." default:"64MiB"`
+	FrameRate      int      `help:"How many frames a WebSocket sends in a second at most; 0 for any number." default:"1000"`
 
 	DrainWindow time.Duration `help:"The time over which a server that goes away spreads the return of its clients." default:"10s"`
 	ReturnRate  int           `help:"How many clients a second it tells to return at most; with more, it takes longer than --drain-window." default:"1000"`

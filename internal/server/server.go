@@ -232,11 +232,11 @@ func (o *Options) setDefaults() (err error) {
 	setDefault(&o.MaxFrame, 1<<20)
 	setDefault(&o.MaxBody, 8<<20)
 	setDefault(&o.MaxJoins, 128)
-	setDefault(&o.MaxConnections, 10_000)
-	setDefault(&o.JoinRate, 2000)
-	setDefault(&o.PublishRate, 5000)
-	setDefault(&o.PublishBytes, 10<<20)
-	setDefault(&o.FrameRate, 100)
+	setDefault(&o.MaxConnections, 50_000)
+	setDefault(&o.JoinRate, 10_000)
+	setDefault(&o.PublishRate, 50_000)
+	setDefault(&o.PublishBytes, 64<<20)
+	setDefault(&o.FrameRate, 1000)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
