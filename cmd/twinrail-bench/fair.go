@@ -32,12 +32,11 @@ const (
 // The same flood on another node of the same machine tells how much of it is that
 // the processors are busy.
 func fair(args []string) error {
-	var alone, each time.Duration
+	var each time.Duration
 	var only string
 	var limited bool
 	parse("fair", args, func(fs *flag.FlagSet) {
-		fs.DurationVar(&alone, "alone", 10*time.Second, "how long the quiet tenant is measured alone")
-		fs.DurationVar(&each, "each", 5*time.Second, "how long it is measured under each flood")
+		fs.DurationVar(&each, "each", 4*time.Second, "how long the quiet tenant is measured alone, under a flood, and beside one")
 		fs.BoolVar(&limited, "limited", false, "hold each tenant to the limits that are the server's default")
 		fs.StringVar(&only, "only", "", "the flood to measure; default each, and all at once")
 	})
@@ -58,36 +57,43 @@ func fair(args []string) error {
 	if _, err := quiet.measure(time.Second); err != nil { // to warm up
 		return err
 	}
-	base, err := quiet.measure(alone)
-	if err != nil {
-		return err
-	}
-	fmt.Printf("%-22s %s\n", "alone", base)
 	names := append(slices.Clone(floodNames), strings.Join(floodNames, ","))
 	if only != "" {
 		names = []string{only}
 	}
 	for _, name := range names {
-		for i, where := range []string{"same node", "other node"} {
-			done, err := nodes[i].flood.ask("start %s", name)
-			if err != nil {
-				return err
-			}
-			seen, err := quiet.measure(each)
-			if err != nil {
-				return err
-			}
-			if done, err = nodes[i].flood.ask("stop"); err != nil {
-				return err
-			}
-			title := name
-			if strings.Contains(name, ",") {
-				title = "all"
-			}
-			fmt.Printf("%-10s %-11s %s: p99 %.1fx of alone, replay %.1fx; flood: %s\n",
-				title, where, seen, seen.delivery.p99/base.delivery.p99, seen.replay.p99/base.replay.p99, strings.Join(done, " "))
-			time.Sleep(time.Second)
+		if err := quiet.compare(name, nodes, each); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// compare measures the tenant alone, with the flood on its node, and with it on
+// the other.
+func (q *quiet) compare(name string, nodes [2]*node, each time.Duration) error {
+	fmt.Printf("%s\n", name)
+	alone, err := q.measure(each)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("  alone       %s\n", alone)
+	for i, where := range []string{"same node", "other node"} {
+		if _, err := nodes[i].flood.ask("start %s", name); err != nil {
+			return err
+		}
+		seen, err := q.measure(each)
+		if err != nil {
+			return err
+		}
+		did, err := nodes[i].flood.ask("stop")
+		if err != nil {
+			return err
+		}
+		fmt.Printf("  %-11s %s; of alone: delivery p50 %.1f p99 %.1f, replay p50 %.1f p99 %.1f; flood: %s\n", where, seen,
+			seen.delivery.p50/alone.delivery.p50, seen.delivery.p99/alone.delivery.p99,
+			seen.replay.p50/alone.replay.p50, seen.replay.p99/alone.replay.p99, strings.Join(did, " "))
+		time.Sleep(500 * time.Millisecond) // until the flood has run off
 	}
 	return nil
 }

@@ -240,8 +240,12 @@ func TestPublishesOfATenantWait(t *testing.T) {
 		a, b := tenant{"t_a", "dev"}, tenant{"t_a", "prod"}
 		take := s.takePublish
 		var held []func()
-		for range publishUnits / 2 {
-			done, err := take(t.Context(), a, unitEvents, 1) // 2 units
+		for i := range publishUnits / 2 {
+			events, bytes := unitEvents, 1 // 2 units
+			if i%2 == 1 {
+				events, bytes = 1, unitBytes
+			}
+			done, err := take(t.Context(), a, events, bytes)
 			if err != nil {
 				t.Fatal(err)
 			}
