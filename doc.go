@@ -32,6 +32,7 @@
 //	internal/table        small durable maps, for what is no event
 //	internal/auth         the way in; the only maker of authorized addresses
 //	internal/feature      Tenant-0 flags
+//	internal/limit        rates that last, and counts
 //	internal/journal      the contract of the log, the record, the log in memory
 //	internal/disk         the log on Pebble, the default
 //	internal/hub          streams, the hot window, Sub.Next

@@ -112,6 +112,11 @@ func own(fields []string) (string, error) {
 	case "memory":
 		bytes, err := resident()
 		return strconv.Itoa(bytes), err
+	case "state": // bytes resident and on the heap, goroutines
+		bytes, err := residentNow()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return fmt.Sprintf("%d %d %d", bytes, m.HeapAlloc, runtime.NumGoroutine()), err
 	case "cpu":
 		return strconv.FormatFloat(cpuSeconds(), 'f', 6, 64), nil
 	}
@@ -126,6 +131,10 @@ func resident() (int, error) {
 	}
 	debug.FreeOSMemory()
 	time.Sleep(100 * time.Millisecond)
+	return residentNow()
+}
+
+func residentNow() (int, error) {
 	text, err := os.ReadFile("/proc/self/statm")
 	if err != nil {
 		return 0, err

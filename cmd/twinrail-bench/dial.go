@@ -47,13 +47,26 @@ func (t target) dial(rail twinrail.Rail, after string) (net.Conn, *bufio.Reader,
 	return t.dialSSE(after)
 }
 
-func (t target) dialSSE(cursor string) (net.Conn, *bufio.Reader, error) {
+// dialSSE takes further parameters as they stand in a query, each after its "&".
+func (t target) dialSSE(cursor string, params ...string) (net.Conn, *bufio.Reader, error) {
+	return t.dialSSEIn(query, "s1", cursor, params...)
+}
+
+// dialIn is dial for a stream in the context of query.
+func (t target) dialIn(query string, rail twinrail.Rail, stream, after string) (net.Conn, *bufio.Reader, error) {
+	if rail == twinrail.RailWS {
+		return t.dialWSIn(query, stream, after)
+	}
+	return t.dialSSEIn(query, stream, after)
+}
+
+func (t target) dialSSEIn(query, stream, cursor string, params ...string) (net.Conn, *bufio.Reader, error) {
 	nc, err := net.Dial("tcp", t.addr)
 	if err != nil {
 		return nil, nil, err
 	}
-	fmt.Fprintf(nc, "GET %ss1?%s&cursor=%s HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer %s\r\n\r\n",
-		twinrail.PathSSECanvases, query, cursor, t.token)
+	fmt.Fprintf(nc, "GET %s%s?%s&cursor=%s%s HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer %s\r\n\r\n",
+		twinrail.PathSSECanvases, stream, query, cursor, strings.Join(params, ""), t.token)
 	br := bufio.NewReaderSize(nc, 64<<10)
 	status, err := br.ReadString('\n')
 	if err != nil || !strings.HasPrefix(status, "HTTP/1.1 200") {
@@ -63,6 +76,10 @@ func (t target) dialSSE(cursor string) (net.Conn, *bufio.Reader, error) {
 }
 
 func (t target) dialWS(after string) (net.Conn, *bufio.Reader, error) {
+	return t.dialWSIn(query, "s1", after)
+}
+
+func (t target) dialWSIn(query, stream, after string) (net.Conn, *bufio.Reader, error) {
 	dialer := ws.Dialer{
 		Protocols: []string{twinrail.Subprotocol},
 		Header:    ws.HandshakeHeaderHTTP(http.Header{"Authorization": {"Bearer " + t.token}}),
@@ -74,7 +91,7 @@ func (t target) dialWS(after string) (net.Conn, *bufio.Reader, error) {
 	if br == nil {
 		br = bufio.NewReaderSize(nc, 64<<10)
 	}
-	join := fmt.Sprintf(`{"op":"join","sub":"s","routing":{"thread_id":"s1"},"after":%q}`, after)
+	join := fmt.Sprintf(`{"op":"join","sub":"s","routing":{"thread_id":%q},"after":%q}`, stream, after)
 	return nc, br, wsutil.WriteClientText(nc, []byte(join))
 }
 

@@ -7,6 +7,9 @@
 //	go run ./cmd/twinrail-bench latency  time to deliver at 50 messages/s, against the same bare program
 //	go run ./cmd/twinrail-bench backlog  time to the first byte, with a backlog of 1,000,000 events and of 1,000
 //	go run ./cmd/twinrail-bench slow     memory of subscribers that stopped reading, with a long backlog and a short one
+//	go run ./cmd/twinrail-bench gestures latency of a canvas's commits, alone and while 200 actors gesture on it
+//	go run ./cmd/twinrail-bench soak     memory, goroutines and descriptors under a mixed load, and after it
+//	go run ./cmd/twinrail-bench fair     what one tenant is delivered, and replayed, while another floods the node
 //
 // Server, bare program and readers are processes of their own, so that each one's
 // CPU time is its own. All traffic stays on the loopback interface.
@@ -21,20 +24,25 @@ import (
 
 // roles are what a process of this command can be.
 var roles = map[string]func(args []string) error{
-	"idle":    idle,
-	"fanout":  fanout,
-	"latency": latency,
-	"backlog": backlog,
-	"slow":    slow,
+	"idle":     idle,
+	"fanout":   fanout,
+	"latency":  latency,
+	"backlog":  backlog,
+	"slow":     slow,
+	"gestures": gestures,
+	"fair":     fair,
+	"soak":     soak,
 	// The children.
-	"child-serve": childServe,
-	"child-bare":  childBare,
-	"child-sink":  childSink,
+	"child-serve":  childServe,
+	"child-bare":   childBare,
+	"child-sink":   childSink,
+	"child-actors": childActors,
+	"child-flood":  childFlood,
 }
 
 func main() {
 	if len(os.Args) < 2 || roles[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: twinrail-bench idle|fanout|latency|backlog|slow [flags]")
+		fmt.Fprintln(os.Stderr, "usage: twinrail-bench idle|fanout|latency|backlog|slow|gestures|soak|fair [flags]")
 		os.Exit(2)
 	}
 	if err := roles[os.Args[1]](os.Args[2:]); err != nil {

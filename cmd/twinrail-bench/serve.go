@@ -20,11 +20,16 @@ import (
 // query is the context of every request of the benchmarks.
 const query = "tenant_id=t_bench&env=dev&workspace_id=w1&project_id=p1&app_id=a1"
 
+// otherTenant is one that has nothing to do with the context of the others.
+const otherTenant = "t_other"
+
 // childServe is a Twinrail server. Its first line is its address and a token.
 func childServe(args []string) error {
 	var gather time.Duration
 	var data string
+	var unlimited bool
 	parse("child-serve", args, func(fs *flag.FlagSet) {
+		fs.BoolVar(&unlimited, "unlimited", false, "")
 		fs.DurationVar(&gather, "gather", 0, "")
 		fs.StringVar(&data, "data", "", "")
 	})
@@ -39,10 +44,13 @@ func childServe(args []string) error {
 	if err != nil {
 		return err
 	}
-	token, err := auth.Mint(key, twinrail.Identity{
-		ActorID: "u_1", ActorType: twinrail.Human, TenantID: "t_bench", Env: "dev", Role: twinrail.Member,
-		Grants: []twinrail.Grant{auth.FullGrant()},
-	}, time.Hour)
+	mint := func(actor, tenant string) (string, error) {
+		return auth.Mint(key, twinrail.Identity{
+			ActorID: actor, ActorType: twinrail.Human, TenantID: tenant, Env: "dev", Role: twinrail.Owner,
+			Grants: []twinrail.Grant{auth.FullGrant()},
+		}, time.Hour)
+	}
+	token, err := mint("u_1", "t_bench")
 	if err != nil {
 		return err
 	}
@@ -50,7 +58,11 @@ func childServe(args []string) error {
 	if err != nil {
 		return err
 	}
-	s, err := server.New(server.Options{Journal: j, Gate: g, Gather: gather})
+	o := server.Options{Journal: j, Gate: g, Gather: gather}
+	if unlimited {
+		o.MaxConnections, o.JoinRate, o.PublishRate, o.PublishBytes = -1, -1, -1, -1
+	}
+	s, err := server.New(o)
 	if err != nil {
 		return err
 	}
@@ -68,6 +80,10 @@ func childServe(args []string) error {
 			return p.fill(fields[1:])
 		case "pace":
 			return p.pace(fields[1:])
+		case "token": // of another actor
+			return mint(fields[1], "t_bench")
+		case "other": // of another tenant
+			return mint("u_1", otherTenant)
 		}
 		return own(fields)
 	})

@@ -47,13 +47,23 @@ type serveCmd struct {
 	Gather       time.Duration `help:"How long what comes is gathered for a connection that was just written to; 0 for no time." default:"5ms"`
 	WriteTimeout time.Duration `help:"How long a write may take before its connection is given up." default:"30s"`
 	Window       byteSize      `help:"How much of each stream in use is held encoded in memory; 0 for nothing." default:"1MiB"`
+	WindowBudget byteSize      `help:"How much of all streams together is so held; 0 for no bound." default:"256MiB"`
 	MaxEvent     byteSize      `help:"The largest data of an event." default:"64KiB"`
 	MaxFrame     byteSize      `help:"The largest WebSocket message." default:"1MiB"`
 	MaxBody      byteSize      `help:"The largest request body." default:"8MiB"`
 	MaxJoins     int           `help:"The most subscriptions of a WebSocket." default:"128"`
 	MaxMembers   int           `help:"The most members present at one address." default:"4096"`
-	DrainWindow  time.Duration `help:"The time over which a server that goes away spreads the return of its clients." default:"10s"`
-	ReturnRate   int           `help:"How many clients a second it tells to return at most; with more, it takes longer than --drain-window." default:"1000"`
+
+	MaxConnections int      `help:"The most connections of a tenant in one environment; 0 for any number." default:"50000"`
+	MaxStreams     int64    `help:"The most streams that it keeps; 0 for any number." default:"1000000"`
+	MaxRetained    byteSize `help:"How many bytes of events it keeps in all its streams; 0 for any number." default:"100GiB"`
+	JoinRate       int      `help:"How many connections and joins it opens in a second at most; 0 for any number." default:"10000"`
+	PublishRate    int      `help:"How many events it publishes in a second at most, gestures aside; 0 for any number." default:"50000"`
+	PublishBytes   byteSize `help:"How many bytes of events it publishes in a second at most; 0 for any number." default:"64MiB"`
+	FrameRate      int      `help:"How many frames a WebSocket sends in a second at most; 0 for any number." default:"1000"`
+
+	DrainWindow time.Duration `help:"The time over which a server that goes away spreads the return of its clients." default:"10s"`
+	ReturnRate  int           `help:"How many clients a second it tells to return at most; with more, it takes longer than --drain-window." default:"1000"`
 
 	LogFormat string `help:"How logs are written to standard error: ${enum}." enum:"text,json" default:"text"`
 	LogLevel  string `help:"What is logged at least: ${enum}." enum:"debug,info,warn,error" default:"info"`
@@ -132,8 +142,12 @@ func (c *serveCmd) checkTLS() error {
 	return nil
 }
 
-// maxInMemory bounds the sizes of what is held in memory whole.
-const maxInMemory = 1 << 30
+// maxInMemory bounds the sizes of what is held in memory whole, and maxBudget
+// those of all such together.
+const (
+	maxInMemory = 1 << 30
+	maxBudget   = 1 << 40
+)
 
 func (c *serveCmd) checkLimits() error {
 	for _, d := range []struct {
@@ -162,12 +176,20 @@ func (c *serveCmd) checkLimits() error {
 		least, most int64
 	}{
 		{"--window", int64(c.Window), 0, maxInMemory},
+		{"--window-budget", int64(c.WindowBudget), 0, maxBudget},
 		{"--max-event", int64(c.MaxEvent), 1, maxInMemory},
 		{"--max-frame", int64(c.MaxFrame), 1 << 10, maxInMemory},
 		{"--max-body", int64(c.MaxBody), 1 << 10, maxInMemory},
 		{"--max-joins", int64(c.MaxJoins), 1, 1 << 20},
 		{"--max-members", int64(c.MaxMembers), 1, 1 << 20},
 		{"--return-rate", int64(c.ReturnRate), 1, 1 << 20},
+		{"--max-connections", int64(c.MaxConnections), 0, 1 << 30},
+		{"--max-streams", c.MaxStreams, 0, 1 << 62},
+		{"--max-retained", int64(c.MaxRetained), 0, 1 << 62},
+		{"--join-rate", int64(c.JoinRate), 0, 1 << 20},
+		{"--publish-rate", int64(c.PublishRate), 0, 1 << 20},
+		{"--publish-bytes", int64(c.PublishBytes), 0, maxInMemory},
+		{"--frame-rate", int64(c.FrameRate), 0, 1 << 20},
 		{"--retention-count", c.RetentionCount, 0, 1 << 62},
 	} {
 		if n.value < n.least || n.value > n.most {
@@ -182,6 +204,11 @@ func (c *serveCmd) retention() journal.Retention {
 	return journal.Retention{Count: c.RetentionCount, Age: c.RetentionAge, Bytes: int64(c.RetentionBytes)}
 }
 
+// quota is as the journals take it.
+func (c *serveCmd) quota() journal.Quota {
+	return journal.Quota{Streams: c.MaxStreams, Bytes: int64(c.MaxRetained)}
+}
+
 // options is what the server takes of the configuration; 0 is its default where
 // here it is nothing.
 func (c *serveCmd) options() server.Options {
@@ -191,6 +218,7 @@ func (c *serveCmd) options() server.Options {
 		Gather:         c.Gather,
 		WriteTimeout:   c.WriteTimeout,
 		Window:         int(c.Window),
+		WindowBudget:   int(c.WindowBudget),
 		MaxEvent:       int(c.MaxEvent),
 		MaxFrame:       int(c.MaxFrame),
 		MaxBody:        int(c.MaxBody),
@@ -200,12 +228,19 @@ func (c *serveCmd) options() server.Options {
 		ResumeWindow:   c.ResumeWindow,
 		PresenceGrace:  c.PresenceGrace,
 		MaxMembers:     c.MaxMembers,
+		MaxConnections: c.MaxConnections,
+		JoinRate:       c.JoinRate,
+		PublishRate:    c.PublishRate,
+		PublishBytes:   int(c.PublishBytes),
+		FrameRate:      c.FrameRate,
 	}
 	if o.Gather == 0 {
 		o.Gather = -1
 	}
-	if o.Window == 0 {
-		o.Window = -1
+	for _, n := range []*int{&o.Window, &o.WindowBudget, &o.MaxConnections, &o.JoinRate, &o.PublishRate, &o.PublishBytes, &o.FrameRate} {
+		if *n == 0 {
+			*n = -1
+		}
 	}
 	return o
 }

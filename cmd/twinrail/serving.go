@@ -91,11 +91,11 @@ func (c *serveCmd) certificate() (*tls.Certificate, error) {
 func (c *serveCmd) openJournal(log *slog.Logger) (journal.Journal, func(name string) table.Table, error) {
 	if c.Journal == "memory" {
 		log.Warn("events, revocations and sessions are kept in memory: a restart loses them")
-		events := journal.NewMemory(journal.MemoryOptions{Retention: c.retention(), DedupeWindow: c.DedupeWindow})
+		events := journal.NewMemory(journal.MemoryOptions{Retention: c.retention(), DedupeWindow: c.DedupeWindow, Quota: c.quota()})
 		return events, func(string) table.Table { return new(table.Memory) }, nil
 	}
 	dir := filepath.Join(c.Data, journalDir)
-	opened, err := disk.Open(dir, disk.Options{Retention: c.retention(), DedupeWindow: c.DedupeWindow, Logger: log})
+	opened, err := disk.Open(dir, disk.Options{Retention: c.retention(), DedupeWindow: c.DedupeWindow, Quota: c.quota(), Logger: log})
 	if err != nil {
 		return nil, nil, fmt.Errorf("--data: %w", err)
 	}

@@ -23,6 +23,8 @@ import (
 type Options struct {
 	// Retention bounds each stream. Default none.
 	Retention journal.Retention
+	// Quota bounds each tenant in each env. Default none.
+	Quota journal.Quota
 	// DedupeWindow is how long after its time an event's ID is known. Default
 	// and upper bound: as long as the event is retained.
 	DedupeWindow time.Duration
@@ -75,6 +77,7 @@ type Journal struct {
 	commits *committer
 	trims   *trimmer
 	tables  *tables
+	used    *usages
 	notify  func(key string, last uint64)
 
 	// use is held shared while db is used on behalf of a caller.
@@ -104,6 +107,10 @@ func Open(dir string, options Options) (*Journal, error) {
 		return nil, fmt.Errorf("%w (%s)", err, dir)
 	}
 	log, err := identity(db)
+	var used *usages
+	if err == nil {
+		used, err = loadUsages(db)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w (%s)", errors.Join(err, db.Close()), dir)
 	}
@@ -112,6 +119,7 @@ func Open(dir string, options Options) (*Journal, error) {
 		log:     log,
 		db:      db,
 		failure: failure,
+		used:    used,
 		quit:    make(chan struct{}),
 	}
 	j.streams = newStreams(options.HotStreams, j.load)
@@ -125,17 +133,23 @@ func Open(dir string, options Options) (*Journal, error) {
 	return j, nil
 }
 
-// identity returns the log's identity, which a new database is given.
+// identity returns the log's identity, which a new database is given. A database
+// of the version before is upgraded: an older program, which would not count what
+// it writes, then does not open it any more.
 func identity(db *pebble.DB) (log [16]byte, err error) {
 	value, err := get(db, identityKey)
 	if err != nil {
 		return log, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	if value != nil {
-		if len(value) != 1+len(log) || value[0] != layoutVersion {
+		if len(value) != 1+len(log) || value[0] != layoutVersion && value[0] != withoutUsage {
 			return log, fmt.Errorf("%w: the layout is not of this version", ErrForeign)
 		}
-		return [16]byte(value[1:]), nil
+		log = [16]byte(value[1:])
+		if value[0] == withoutUsage {
+			err = upgrade(db, identityValue(log))
+		}
+		return log, err
 	}
 	iter, err := db.NewIter(nil)
 	if err != nil {
@@ -149,8 +163,10 @@ func identity(db *pebble.DB) (log [16]byte, err error) {
 		return log, fmt.Errorf("%w: the database has no identity", ErrForeign)
 	}
 	rand.Read(log[:])
-	return log, db.Set(identityKey, append([]byte{layoutVersion}, log[:]...), pebble.Sync)
+	return log, db.Set(identityKey, identityValue(log), pebble.Sync)
 }
+
+func identityValue(log [16]byte) []byte { return append([]byte{layoutVersion}, log[:]...) }
 
 // Notify implements [journal.Journal].
 func (j *Journal) Notify(fn func(key string, last uint64)) { j.notify = fn }

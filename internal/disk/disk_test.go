@@ -25,7 +25,7 @@ func TestDisk(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			journaltest.Run(t, func(t testing.TB, c journaltest.Config) journal.Journal {
 				return mustOpen(t, t.TempDir(), disk.Options{
-					Retention: c.Retention, DedupeWindow: c.DedupeWindow, HotStreams: hot, SweepInterval: 10 * time.Millisecond,
+					Retention: c.Retention, Quota: c.Quota, DedupeWindow: c.DedupeWindow, HotStreams: hot, SweepInterval: 10 * time.Millisecond,
 				})
 			})
 		})
@@ -35,9 +35,9 @@ func TestDisk(t *testing.T) {
 // diskLog is a log on a disk in memory.
 type diskLog struct{ fs vfs.FS }
 
-func (l diskLog) Open(c journaltest.Config) (journal.Journal, error) {
+func (l diskLog) Open(c journaltest.Config) (journaltest.Counted, error) {
 	return disk.Open("journal", disk.Options{
-		FS: l.fs, Retention: c.Retention, DedupeWindow: c.DedupeWindow, SweepInterval: time.Millisecond,
+		FS: l.fs, Retention: c.Retention, Quota: c.Quota, DedupeWindow: c.DedupeWindow, SweepInterval: time.Millisecond,
 	})
 }
 

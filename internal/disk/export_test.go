@@ -12,6 +12,12 @@ func PebbleOptions() *pebble.Options {
 	return pebbleOptions(o, newFailure(slog.New(slog.DiscardHandler)))
 }
 
+// MemTableBytes returns what the tables in memory take that are not yet on disk.
+func (j *Journal) MemTableBytes() uint64 {
+	m := j.db.Metrics().MemTable
+	return m.Size + m.ZombieSize
+}
+
 // MaxRecent is maxRecent.
 const MaxRecent = maxRecent
 

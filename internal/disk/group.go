@@ -18,6 +18,7 @@ type group struct {
 	written bool
 	fresh   map[streamID]freshID // what the batch adds to the index
 	grown   map[*stream]place
+	touched []*usage
 	key     []byte         // scratch
 	seq     [seqBytes]byte // scratch
 }
@@ -64,6 +65,9 @@ func (g *group) write() error {
 			a.results = nil
 		}
 		g.j.commits.recycle(a)
+	}
+	if err := g.setUsages(); err != nil {
+		return err
 	}
 	if g.batch.Empty() {
 		return nil
@@ -119,8 +123,13 @@ func (g *group) append(a *appending) error {
 	if err != nil {
 		return err
 	}
-	if last := a.stream.next.seq; fresh && a.expect.Set && a.expect.Seq != last {
+	if last := a.stream.next.seq; fresh > 0 && a.expect.Set && a.expect.Seq != last {
 		return &journal.SeqConflictError{Last: last}
+	}
+	if fresh > 0 {
+		if err := g.admit(a.stream, fresh); err != nil {
+			return err
+		}
 	}
 	for i := range a.recs {
 		if j := a.earlier(i); j >= 0 {
@@ -134,24 +143,24 @@ func (g *group) append(a *appending) error {
 }
 
 // resolve fills in the results of records that the stream has already, and
-// reports whether there are others.
-func (g *group) resolve(a *appending) (fresh bool, err error) {
+// returns the size of the others, 0 where there are none.
+func (g *group) resolve(a *appending) (fresh int64, err error) {
 	for i := range a.recs {
 		digest := a.recs[i].Digest
 		if j := a.earlier(i); j >= 0 {
 			if a.recs[j].Digest != digest {
-				return false, &journal.IDConflictError{Index: i}
+				return 0, &journal.IDConflictError{Index: i}
 			}
 			continue
 		}
 		k, ok, err := g.known(a, i)
 		switch {
 		case err != nil:
-			return false, err
+			return 0, err
 		case !ok:
-			fresh = true
+			fresh += int64(a.recs[i].Size())
 		case k.digest != digest:
-			return false, &journal.IDConflictError{Index: i}
+			return 0, &journal.IDConflictError{Index: i}
 		default:
 			a.results[i] = k.result
 			a.results[i].Duplicate = true
@@ -244,6 +253,7 @@ func (g *group) put(a *appending, i int) {
 func (g *group) trim(t *trimming) error {
 	s := t.stream
 	from, _ := s.bounds()
+	g.use(g.usage(s), journal.Usage{Bytes: -int64(t.floor.bytes - from.bytes)})
 	s.setFloor(t.floor)
 	end := eventKey(nil, s.key, t.floor.seq+1)
 	if err := g.batch.DeleteRange(eventKey(nil, s.key, from.seq+1), end, nil); err != nil {

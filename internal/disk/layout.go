@@ -19,7 +19,10 @@ import (
 //	e stream seq(8)      bytes appended to the stream so far (8), the record
 //	i stream hash(16)    the seq (8) of the latest record with the ID of that hash
 //	m stream             the floor: seq, check, bytes appended so far (8 each)
+//	u tenant             streams, retained bytes (8 each); the tenant's part is its journal.TenantKey
 //	x table key          a row of a table; the table's name comes after its length (1 byte)
+//
+// A batch that adds or trims events has the new rows of the tenants concerned.
 //
 // The index has all events but the last unindexed of each stream: theirs are in
 // memory where they are needed, and most streams are no longer than that.
@@ -27,11 +30,13 @@ import (
 // Seqs are dense. The floor is the place of the last record that was trimmed; a
 // stream of which nothing was trimmed has none.
 const (
-	layoutVersion = 1
+	layoutVersion = 2
+	withoutUsage  = 1 // the version before, which had no u
 
 	prefixEvent = 'e'
 	prefixIndex = 'i'
 	prefixFloor = 'm'
+	prefixUsage = 'u'
 	prefixTable = 'x'
 )
 

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/twinrail/twinrail/internal/disk"
 	"github.com/twinrail/twinrail/internal/journal"
 	"github.com/twinrail/twinrail/internal/journal/journaltest"
 )
@@ -98,12 +99,14 @@ func (l *load) snapshot() map[string]journal.Result {
 
 // check verifies that each acknowledged event that was not trimmed is in the
 // journal once and where it was said to be, that its cursor is valid, that batches
-// are whole, and that the prev links make one chain. Events that were not
-// acknowledged may be there.
-func check(t *testing.T, j journal.Journal, streams []journaltest.Stream, acked map[string]journal.Result) {
+// are whole, that the prev links make one chain, and that the tenant is charged
+// with what is there and with nothing else. Events that were not acknowledged may
+// be there.
+func check(t *testing.T, j *disk.Journal, streams []journaltest.Stream, acked map[string]journal.Result) {
 	t.Helper()
 	found := make(map[string]struct{})
 	floors := make(map[uint64]uint64) // by epoch
+	var used journal.Usage
 	for _, s := range streams {
 		bounds, err := j.Bounds(t.Context(), s.Reader)
 		if err != nil {
@@ -111,6 +114,9 @@ func check(t *testing.T, j journal.Journal, streams []journaltest.Stream, acked 
 		}
 		floor := bounds.Oldest.Seq
 		floors[bounds.Oldest.Epoch] = floor
+		if bounds.Head.Seq > 0 {
+			used.Streams++
+		}
 		entries, err := journaltest.ReadAll(t.Context(), j, s.Reader, floor)
 		if err != nil {
 			t.Fatalf("read: %v", err)
@@ -120,6 +126,7 @@ func check(t *testing.T, j journal.Journal, streams []journaltest.Stream, acked 
 				t.Errorf("%s is there twice", e.ID)
 			}
 			found[e.ID] = struct{}{}
+			used.Bytes += int64(e.Size())
 			checkWhole(t, entries, i, floor > 0)
 			if r, ok := acked[e.ID]; ok {
 				if r.Cursor != e.Cursor || r.Prev != e.Prev {
@@ -131,6 +138,7 @@ func check(t *testing.T, j journal.Journal, streams []journaltest.Stream, acked 
 			}
 		}
 	}
+	wantUsage(t, j, used)
 	lost := 0
 	for id, r := range acked {
 		if _, ok := found[id]; !ok && r.Seq > floors[r.Cursor.Epoch] {

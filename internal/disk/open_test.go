@@ -162,7 +162,7 @@ func TestForeign(t *testing.T) {
 	wantOpenError(t, dir, disk.ErrForeign)
 
 	dir = t.TempDir()
-	setIn(t, dir, "l", "\x02sixteen bytes...")
+	setIn(t, dir, "l", "\x03sixteen bytes...")
 	wantOpenError(t, dir, disk.ErrForeign)
 
 	file := filepath.Join(t.TempDir(), "file")

@@ -23,6 +23,7 @@ type stream struct {
 	next   place // the last record that was given a place, durable or not
 	recent recentIDs
 	tail   []idHash // the ids of the last records: of those that the index has not, at least
+	used   *usage   // its tenant's; nil until it is needed
 
 	mu     sync.Mutex
 	loaded bool

@@ -136,38 +136,16 @@ func (t *trimmer) stopping() bool {
 
 // sweep looks at the oldest event of each stream, seeking from stream to stream,
 // and makes those due that are over a bound.
-func (t *trimmer) sweep(now time.Time) (err error) {
-	iter, err := t.j.db.NewIter(&pebble.IterOptions{LowerBound: []byte{prefixEvent}, UpperBound: []byte{prefixEvent + 1}})
-	if err != nil {
-		return err
+func (t *trimmer) sweep(now time.Time) error {
+	if t.stopping() {
+		return nil
 	}
-	defer func() {
-		if closed := iter.Close(); err == nil {
-			err = closed
-		}
-	}()
-	for ok := iter.First(); ok && !t.stopping(); {
-		stream, seq := splitEventKey(iter.Key())
-		oldest, first, err := parseEvent(iter.Value(), seq)
-		if err != nil {
-			return err
-		}
-		end := eventsEnd(nil, stream)
-		if !iter.SeekLT(end) {
-			return iter.Error()
-		}
-		_, seq = splitEventKey(iter.Key())
-		_, last, err := parseEvent(iter.Value(), seq)
-		if err != nil {
-			return err
-		}
-		count, size := int64(last.seq-first.seq)+1, int64(last.bytes-first.bytes)+int64(oldest.Size())
-		if t.j.options.Retention.Over(count, size, oldest.Time, now) {
+	return eachStream(t.j.db, func(stream string, has extent) bool {
+		if t.j.options.Retention.Over(has.count, has.bytes, has.oldest, now) {
 			t.add(stream)
 		}
-		ok = iter.SeekGE(end)
-	}
-	return iter.Error()
+		return !t.stopping()
+	})
 }
 
 // trim has one chunk of what is over the bounds deleted, and reports whether

@@ -7,7 +7,8 @@
 //
 // For each stream that has subscribers a window of its newest entries is held in
 // memory, encoded once for all of them. It is only a cache over the journal: with
-// no window at all every subscriber sees the same.
+// no window at all every subscriber sees the same. So the windows of all streams
+// share a budget, over which the coldest are emptied.
 //
 // Gestures are beside all that: of them only the newest are held, in memory, and
 // whoever reads them is told of the difference to what it was told before, once
@@ -39,6 +40,10 @@ type Options struct {
 	// Window bounds the encoded bytes held for each stream that has subscribers.
 	// 0 holds none.
 	Window int
+	// Budget bounds the bytes that all windows hold together. Where they would
+	// hold more, the coldest of the tenant that holds most are emptied. It bounds
+	// Window to its half. 0 is no bound.
+	Budget int
 	// Encode returns an entry's bytes for the wire, to be shared by all who
 	// receive it. Required.
 	Encode func(kind twinrail.Kind, e *journal.Entry) []byte
@@ -57,12 +62,18 @@ type Hub struct {
 	mu      sync.Mutex
 	streams map[string]*stream // by home key
 
+	budget  budget
 	evicted atomic.Uint64
 }
 
 // New returns a hub over j, of which it takes the notifications.
 func New(j journal.Journal, opts Options) *Hub {
+	if opts.Budget > 0 {
+		// A window keeps as much alive again of what it has dropped.
+		opts.Window = min(opts.Window, opts.Budget/2)
+	}
 	h := &Hub{journal: j, opts: opts, streams: make(map[string]*stream)}
+	h.budget.max, h.budget.tenants = opts.Budget, make(map[string]*share)
 	j.Notify(h.notify)
 	return h
 }
@@ -73,6 +84,13 @@ func (h *Hub) Streams() int {
 	defer h.mu.Unlock()
 	return len(h.streams)
 }
+
+// WindowBytes returns how many bytes the windows of all streams hold.
+func (h *Hub) WindowBytes() int { return h.budget.bytes() }
+
+// WindowEvictions returns how many windows were emptied to keep to
+// [Options].Budget.
+func (h *Hub) WindowEvictions() uint64 { return h.budget.evictions.Load() }
 
 // Item is an entry as subscribers share it. Nothing in it may be changed.
 type Item struct {
@@ -256,6 +274,9 @@ func (s *Sub) Next(ctx context.Context, buf []*Item, max int) (Batch, error) {
 		return s.lag(ctx, buf, max)
 	}
 	bytes := 0
+	if s.cursor.Seq < w.since {
+		s.stream.charge.mark()
+	}
 	for _, it := range w.after(s.cursor.Seq) {
 		if bytes > 0 && bytes+len(it.Wire) > max {
 			return Batch{Items: buf}, nil

@@ -20,8 +20,9 @@ type stream struct {
 
 	refs int32 // guarded by Hub.mu
 
-	// window is nil until begin.
+	// window is nil until begin; from then on it changes under the budget's lock.
 	window atomic.Pointer[window]
+	charge charge
 	// board is nil while nobody reads gestures; set under mu.
 	board atomic.Pointer[board]
 
@@ -45,9 +46,14 @@ func (h *Hub) acquire(r auth.Reader) *stream {
 
 func (h *Hub) release(st *stream) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	if st.refs--; st.refs == 0 {
+	st.refs--
+	last := st.refs == 0
+	if last {
 		delete(h.streams, st.key)
+	}
+	h.mu.Unlock()
+	if last {
+		h.budget.leave(st)
 	}
 }
 
@@ -69,10 +75,16 @@ type window struct {
 	prev  uint64
 	items []*Item
 	bytes int
+	// since is the end before the last extension. Who reads what was there
+	// before comes late, and of its own accord.
+	since uint64
 	// dropped is how many bytes of evicted items the array in front of items
 	// may still keep alive.
 	dropped int
 }
+
+// size is what w takes in memory, roughly and at most.
+func (w *window) size() int { return w.bytes + w.dropped }
 
 func (w *window) covers(seq uint64) bool { return seq >= w.prev }
 
@@ -99,7 +111,7 @@ func (w *window) after(seq uint64) []*Item {
 // with returns the window after items came in, holding at most max bytes, and
 // keeping alive at most as many of what it evicted.
 func (w *window) with(items []*Item, max int) *window {
-	next := &window{w.prev, append(w.items, items...), w.bytes, w.dropped}
+	next := &window{prev: w.prev, items: append(w.items, items...), bytes: w.bytes, since: w.end(), dropped: w.dropped}
 	for _, it := range items {
 		next.bytes += it.size()
 	}
@@ -116,6 +128,15 @@ func (w *window) with(items []*Item, max int) *window {
 		next.items, next.dropped = slices.Clone(next.items), 0
 	}
 	return next
+}
+
+// from returns the part of w that follows position seq, in an array of its own.
+func (w *window) from(seq uint64) *window {
+	part := &window{prev: max(seq, w.prev), items: slices.Clone(w.after(seq))}
+	for _, it := range part.items {
+		part.bytes += it.size()
+	}
+	return part
 }
 
 // begin makes the window of a stream whose last seq is at least head. All before
@@ -148,8 +169,8 @@ func (st *stream) extend(last uint64) {
 // the window has come to the tail; the next append starts it again.
 func (st *stream) fill() {
 	for {
-		next, ok := st.read()
-		woken, done := st.publish(next, ok)
+		base := st.window.Load()
+		woken, done := st.publish(base, st.read(base))
 		for _, s := range woken {
 			s.wake()
 		}
@@ -159,41 +180,40 @@ func (st *stream) fill() {
 	}
 }
 
-// read returns the window after one more page. It fails where the journal does,
+// read returns the window w after one more page, or nil where the journal fails,
 // or has trimmed what the window lacks.
-func (st *stream) read() (*window, bool) {
-	w := st.window.Load()
+func (st *stream) read(w *window) *window {
 	limit := st.hub.opts.Window
 	if limit == 0 {
-		return nil, false
+		return nil
 	}
 	page, err := st.hub.journal.Read(context.Background(), st.reader, w.end(), limit)
 	if err != nil || page.Gap || len(page.Entries) == 0 {
-		return nil, false
+		return nil
 	}
 	items := make([]*Item, len(page.Entries))
 	for i := range page.Entries {
 		items[i] = st.hub.item(st.kind, &page.Entries[i])
 	}
-	return w.with(items, limit), true
+	return w.with(items, limit)
 }
 
-// publish makes next the window. Without one, the window becomes empty and begins
-// at the tail: each subscriber then reads the journal, and gets its answer, or its
-// error, itself.
-func (st *stream) publish(next *window, ok bool) (woken []*Sub, done bool) {
+// publish makes next, which came of base, the window. Without one, the window
+// becomes empty and begins at the tail: each subscriber then reads the journal, and
+// gets its answer, or its error, itself.
+func (st *stream) publish(base, next *window) (woken []*Sub, done bool) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if !ok {
-		next = &window{prev: max(st.tail, st.window.Load().end())}
+	if next == nil {
+		next = &window{prev: max(st.tail, base.end())}
 	}
-	st.window.Store(next)
+	st.hub.budget.replace(st, base, next)
 	// Those who are woken mostly park again, so the next list is made as long.
 	woken, st.parked = st.parked, make([]*Sub, 0, len(st.parked))
 	for _, s := range woken {
 		s.parkedAt = -1
 	}
-	done = next.end() >= st.tail
+	done = st.window.Load().end() >= st.tail
 	st.filling = !done
 	return woken, done
 }

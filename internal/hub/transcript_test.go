@@ -20,6 +20,10 @@ import (
 // for all.
 var transcriptWindows = []int{0, 1, 3000, large}
 
+// transcriptBudgets are one too small for an entry, ones for a few and some more,
+// over which the stream next door empties the window, and one for all.
+var transcriptBudgets = []int{1, 4000, 12000, large}
+
 var audiences = []twinrail.Audience{
 	{}, {SurfaceID: "s1"}, {SurfaceID: "s2"}, {PanelID: "pn1"}, {SurfaceID: "s1", PanelID: "pn1", ThreadID: "t1"},
 }
@@ -33,7 +37,7 @@ var people = []person{
 
 // op is a step of a schedule.
 type op struct {
-	kind   string // append, next, reopen
+	kind   string // append, elsewhere, next, reopen
 	batch  []message
 	person int
 	max    int
@@ -54,11 +58,11 @@ func drawOps(t *rapid.T) []op {
 	})
 	return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) op {
 		o := op{
-			kind:   rapid.SampledFrom([]string{"append", "append", "next", "next", "next", "reopen"}).Draw(t, "kind"),
+			kind:   rapid.SampledFrom([]string{"append", "append", "elsewhere", "next", "next", "next", "reopen"}).Draw(t, "kind"),
 			settle: rapid.Bool().Draw(t, "settle"),
 		}
 		switch o.kind {
-		case "append":
+		case "append", "elsewhere":
 			o.batch = rapid.SliceOfN(message, 1, 6).Draw(t, "batch")
 		case "reopen":
 			o.from = rapid.SampledFrom([]string{"cursor", "cursor", "cursor", "", twinrail.CursorEarliest}).Draw(t, "from")
@@ -75,13 +79,18 @@ func drawOps(t *rapid.T) []op {
 type rights struct {
 	readers []auth.Reader
 	writers writers
+	// The stream next door, of which nobody sees anything.
+	elsewhere auth.Reader
+	neighbour writers
 }
 
 // TestTranscripts has every person read one log through hubs with different
-// windows, at whatever pace the schedule says: all see the same bytes, and these
-// are the log's, filtered.
+// windows and budgets, at whatever pace the schedule says: all see the same bytes,
+// and these are the log's, filtered.
 func TestTranscripts(t *testing.T) {
-	may := rights{writers: newWriters(t, "c1", audiences)}
+	may := rights{
+		writers: newWriters(t, "c1", audiences), neighbour: newWriters(t, "c2", audiences), elsewhere: people[0].reader(t, "c2"),
+	}
 	for _, p := range people {
 		may.readers = append(may.readers, p.reader(t, "c1"))
 	}
@@ -99,11 +108,16 @@ func runTranscripts(may rights, ops []op) error {
 	log := &fanout{Journal: journal.NewMemory(journal.MemoryOptions{Stride: 2})}
 	log.Journal.Notify(log.notify)
 	model := &transcriptModel{}
-	views := make([]*view, len(transcriptWindows))
-	for i, window := range transcriptWindows {
-		views[i] = &view{window: window, may: may, hub: hub.New(log, hub.Options{Window: window, Encode: encode})}
-		defer views[i].close()
-		if err := views[i].open(); err != nil {
+	var views []*view
+	for _, window := range transcriptWindows {
+		views = append(views, newView(log, may, window, 0))
+	}
+	for _, budget := range transcriptBudgets {
+		views = append(views, newView(log, may, large, budget))
+	}
+	for _, v := range views {
+		defer v.close()
+		if err := errors.Join(v.open(), v.openElsewhere()); err != nil {
 			return err
 		}
 	}
@@ -111,6 +125,11 @@ func runTranscripts(may rights, ops []op) error {
 	for _, o := range ops {
 		if o.kind == "append" {
 			if err := model.append(log, may.writers, o.batch); err != nil {
+				return err
+			}
+		}
+		if o.kind == "elsewhere" {
+			if err := new(transcriptModel).append(log, may.neighbour, o.batch); err != nil {
 				return err
 			}
 		}
@@ -127,7 +146,7 @@ func runTranscripts(may rights, ops []op) error {
 		}
 		for _, v := range views {
 			if err := v.do(o); err != nil {
-				return fmt.Errorf("window %d: %w", v.window, err)
+				return fmt.Errorf("window %d, budget %d: %w", v.window, v.budget, err)
 			}
 		}
 		if o.settle {
@@ -139,10 +158,10 @@ func runTranscripts(may rights, ops []op) error {
 		want[i].settle(model, p, "")
 		for _, v := range views {
 			if err := v.drain(i); err != nil {
-				return fmt.Errorf("window %d: %w", v.window, err)
+				return fmt.Errorf("window %d, budget %d: %w", v.window, v.budget, err)
 			}
 			if got := v.transcripts[i]; !bytes.Equal(got, want[i].transcript) {
-				return fmt.Errorf("window %d: %s saw\n%s\nwant\n%s", v.window, p.actor, got, want[i].transcript)
+				return fmt.Errorf("window %d, budget %d: %s saw\n%s\nwant\n%s", v.window, v.budget, p.actor, got, want[i].transcript)
 			}
 		}
 	}
@@ -190,13 +209,21 @@ func (w *wanted) settle(m *transcriptModel, p person, from string) {
 	}
 }
 
-// view is the people at a hub with one window.
+// view is the people at a hub with one window and budget.
 type view struct {
 	window      int
+	budget      int
 	hub         *hub.Hub
 	may         rights
 	subs        []*hub.Sub
 	transcripts [][]byte
+}
+
+func newView(log journal.Journal, may rights, window, budget int) *view {
+	return &view{
+		window: window, budget: budget, may: may,
+		hub: hub.New(log, hub.Options{Window: window, Budget: budget, Encode: encode}),
+	}
 }
 
 func (v *view) open() error {
@@ -207,6 +234,15 @@ func (v *view) open() error {
 		}
 	}
 	return nil
+}
+
+// openElsewhere has somebody next door, so that this takes of the budget.
+func (v *view) openElsewhere() error {
+	sub, _, err := v.hub.Subscribe(context.Background(), v.may.elsewhere, hub.From{}, func() {})
+	if err == nil {
+		v.subs = append(v.subs, sub)
+	}
+	return err
 }
 
 func (v *view) close() {

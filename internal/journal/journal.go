@@ -37,6 +37,15 @@ type Journal interface {
 	// answered before that is looked at, so that a retry of a conditional
 	// publish that went through gets its first result.
 	//
+	// Where the journal has a Quota, a batch that would take the tenant of its
+	// stream over a bound fails as a whole, with a *QuotaError, and changes
+	// nothing. That is decided in the order in which batches get their places, so
+	// that appends at the same time do not add up to more than the bound. Of the
+	// batch only that counts which would be stored: duplicates are answered as
+	// ever, also over the bound. Expect is looked at before. What is trimmed is
+	// free as soon as readers miss it; what the batch itself would have trimmed is
+	// not yet.
+	//
 	// Where ctx ends while the batch is being made durable, Append returns
 	// ctx.Err() at once, and whether the batch is stored is not known to the
 	// caller; a retry with the same IDs finds out.

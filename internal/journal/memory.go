@@ -16,6 +16,8 @@ import (
 type MemoryOptions struct {
 	// Retention bounds each stream; it is applied at each append to the stream.
 	Retention Retention
+	// Quota bounds each tenant in each env. Default none.
+	Quota Quota
 	// DedupeWindow is how long after its time an event's ID is known. Default
 	// and upper bound: as long as the event is retained.
 	DedupeWindow time.Duration
@@ -34,6 +36,7 @@ type Memory struct {
 	mu      sync.Mutex
 	closed  bool
 	streams map[string]*memoryStream
+	used    map[string]Usage // by TenantKey
 }
 
 var _ Journal = (*Memory)(nil)
@@ -50,7 +53,7 @@ type memoryStream struct {
 // NewMemory returns an empty journal.
 func NewMemory(options MemoryOptions) *Memory {
 	options.Stride = cmp.Or(options.Stride, 1)
-	m := &Memory{options: options, streams: make(map[string]*memoryStream)}
+	m := &Memory{options: options, streams: make(map[string]*memoryStream), used: make(map[string]Usage)}
 	rand.Read(m.log[:])
 	return m
 }
@@ -91,8 +94,15 @@ func (m *Memory) append(ctx context.Context, key string, recs []Record, expect E
 	if err != nil {
 		return nil, 0, err
 	}
-	if fresh && expect.Set && expect.Seq != s.head.Seq {
+	if fresh > 0 && expect.Set && expect.Seq != s.head.Seq {
 		return nil, 0, &SeqConflictError{Last: s.head.Seq}
+	}
+	more := Usage{Bytes: fresh}
+	if fresh > 0 && s.head.Seq == 0 {
+		more.Streams = 1
+	}
+	if err := m.options.Quota.Check(m.used[TenantKey(key)], more); err != nil {
+		return nil, 0, err
 	}
 	results := make([]Result, len(recs))
 	for i := range recs {
@@ -107,10 +117,11 @@ func (m *Memory) append(ctx context.Context, key string, recs []Record, expect E
 			results[i].Duplicate = true
 		}
 	}
-	if !fresh {
+	if fresh == 0 {
 		return results, 0, nil
 	}
-	s.trim(m.options.Retention, time.Now())
+	more.Bytes -= s.trim(m.options.Retention, time.Now())
+	m.keep(key, s, more)
 	return results, s.head.Seq, nil
 }
 
@@ -121,21 +132,37 @@ func (m *Memory) usable(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// stream returns the stream, a new one where nothing was stored in it.
 func (m *Memory) stream(key string) *memoryStream {
 	s := m.streams[key]
 	if s == nil {
 		epoch := StreamEpoch(m.log, key)
 		s = &memoryStream{epoch: epoch, ids: make(map[string]uint64)}
 		s.floor.Epoch, s.head.Epoch = epoch, epoch
-		m.streams[key] = s
 	}
 	return s
 }
 
+// keep stores a stream that has become more, or by what was trimmed less.
+func (m *Memory) keep(key string, s *memoryStream, more Usage) {
+	m.streams[key] = s
+	tenant := TenantKey(key)
+	used := m.used[tenant]
+	m.used[tenant] = Usage{used.Streams + more.Streams, used.Bytes + more.Bytes}
+}
+
+// Usage returns what the tenant has in the env of what a [Quota] bounds.
+func (m *Memory) Usage(tenant, env string) (streams, bytes int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	used := m.used[TenantKeyOf(tenant, env)]
+	return used.Streams, used.Bytes
+}
+
 // firsts says of each record what it repeats: -1 nothing, less than len(recs)
 // the record at that index, else the entry at that index less len(recs). Fresh
-// is whether any repeats nothing.
-func (s *memoryStream) firsts(recs []Record, window time.Duration) (firsts []int, fresh bool, err error) {
+// is the size of those that repeat nothing, 0 where there are none.
+func (s *memoryStream) firsts(recs []Record, window time.Duration) (firsts []int, fresh int64, err error) {
 	within := make(map[string]int, len(recs))
 	firsts = make([]int, len(recs))
 	for i := range recs {
@@ -146,10 +173,10 @@ func (s *memoryStream) firsts(recs []Record, window time.Duration) (firsts []int
 		} else if j, ok := s.known(rec, window); ok {
 			firsts[i], first = len(recs)+j, &s.entries[j].Record
 		} else {
-			fresh = true
+			fresh += int64(rec.Size())
 		}
 		if first != nil && first.Digest != rec.Digest {
-			return nil, false, &IDConflictError{Index: i}
+			return nil, 0, &IDConflictError{Index: i}
 		}
 		within[rec.ID] = i
 	}
@@ -193,8 +220,9 @@ func (e *Entry) result() Result {
 	return Result{Seq: e.Cursor.Seq, Prev: e.Prev, Cursor: e.Cursor, Time: e.Time}
 }
 
-func (s *memoryStream) trim(keep Retention, now time.Time) {
-	n := 0
+// trim returns the size of what it trimmed.
+func (s *memoryStream) trim(keep Retention, now time.Time) int64 {
+	n, before := 0, s.bytes
 	for ; n < len(s.entries); n++ {
 		e := &s.entries[n]
 		if !keep.Over(int64(len(s.entries)-n), s.bytes, e.Time, now) {
@@ -208,6 +236,7 @@ func (s *memoryStream) trim(keep Retention, now time.Time) {
 	}
 	clear(s.entries[:n]) // the array behind the slice lives on
 	s.entries = s.entries[n:]
+	return before - s.bytes
 }
 
 // Read implements [Journal].

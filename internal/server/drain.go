@@ -8,7 +8,7 @@ import (
 	"github.com/twinrail/twinrail"
 )
 
-// enter registers a connection. One that comes in while the server drains is told
+// enter registers a connection, which has its place already. One that comes in while the server drains is told
 // to go at once, and one that comes in after Close is cut off.
 func (s *Server) enter(c connection) {
 	s.metrics.connections.WithLabelValues(string(c.rail())).Inc()
@@ -27,7 +27,7 @@ func (s *Server) enter(c connection) {
 	}
 }
 
-// leave takes a connection out; one that is not in it any more is passed over.
+// leave takes a connection out, and gives back its place; one that is not in it any more is passed over.
 func (s *Server) leave(c connection, code twinrail.Code) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -35,6 +35,7 @@ func (s *Server) leave(c connection, code twinrail.Code) {
 		return
 	}
 	delete(s.connections, c.name())
+	s.leavePlace(c.context())
 	s.metrics.connections.WithLabelValues(string(c.rail())).Dec()
 	s.metrics.closed.WithLabelValues(string(c.rail()), string(code)).Inc()
 	s.checkIdle()

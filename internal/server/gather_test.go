@@ -103,7 +103,7 @@ func TestGather(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newTestEngine(t.Context(), 5*time.Millisecond)
 		rail, nc := &counter{t: t}, newWriteLog()
-		l := newLink(e, nc, rail, nil)
+		l := newLink(e, tenant{}, nc, rail, nil)
 		l.start()
 		time.Sleep(time.Second)
 		start := time.Now()
@@ -176,7 +176,7 @@ func TestLinkKickedWhileDriven(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			e := newTestEngine(t.Context(), 5*time.Millisecond)
 			rail := &counter{t: t}
-			l := newLink(e, newWriteLog(), rail, nil)
+			l := newLink(e, tenant{}, newWriteLog(), rail, nil)
 			rail.during = func() {
 				rail.said.Add(1)
 				kick(l)
@@ -202,7 +202,7 @@ func TestLinkLosesNoWake(t *testing.T) {
 		links := make([]*link, len(rails))
 		for i := range rails {
 			rails[i] = &counter{t: t}
-			links[i] = newLink(e, newWriteLog(), rails[i], nil)
+			links[i] = newLink(e, tenant{}, newWriteLog(), rails[i], nil)
 			links[i].start()
 		}
 		const kickers, kicks = 4, 2000

@@ -2,10 +2,7 @@ package server
 
 import (
 	"strconv"
-	"sync"
 	"time"
-
-	"golang.org/x/time/rate"
 
 	"github.com/twinrail/twinrail"
 	"github.com/twinrail/twinrail/internal/auth"
@@ -35,7 +32,7 @@ func (s *Server) gesture(ac *auth.Context, request *publishBody) ([]twinrail.Pub
 	if !flags.GestureFanout {
 		return nil, twinrail.Errorf(twinrail.CodeFeatureDisabled, "events[0].channel", "gestures are switched off for this tenant")
 	}
-	if err := s.gestures.take(ac, flags.GestureRate, len(writers), now); err != nil {
+	if err := s.takeGestures(ac, flags.GestureRate, len(writers), now); err != nil {
 		return nil, err
 	}
 	results := make([]twinrail.PublishResult, len(writers))
@@ -67,59 +64,4 @@ func (s *Server) gestureWriter(ac *auth.Context, in *incoming) (auth.Writer, err
 func encodeGesture(e *twinrail.Event) []byte {
 	b := append([]byte("event: gesture\ndata: "), e.AppendHead(nil)...)
 	return append(appendSSEData(b, e.AppendTail(nil)), "\n\n"...)
-}
-
-// gestureActor is who has a rate of its own.
-type gestureActor struct{ tenant, env, actor string }
-
-// gestureRates holds actors to the rate of their gestures.
-type gestureRates struct {
-	mu     sync.Mutex
-	actors map[gestureActor]*rate.Limiter
-	sweep  int // how many actors there are when those at rest are forgotten
-}
-
-// minSweep is how many actors are kept track of before those at rest are looked
-// for.
-const minSweep = 1024
-
-// take takes n gestures of what the actor has left: perSecond in each second, and
-// as many at once. It has code rate_limited where they are not there.
-func (g *gestureRates) take(ac *auth.Context, perSecond, n int, now time.Time) error {
-	id := ac.Principal().Identity()
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	who := gestureActor{id.TenantID, id.Env, id.ActorID}
-	l := g.actors[who]
-	if l == nil {
-		g.forget(now)
-		l = rate.NewLimiter(rate.Limit(perSecond), perSecond)
-		g.actors[who] = l
-	} else if l.Burst() != perSecond {
-		l.SetLimitAt(now, rate.Limit(perSecond))
-		l.SetBurstAt(now, perSecond)
-	}
-	if n > perSecond {
-		return twinrail.Errorf(twinrail.CodeBadRequest, "events", "an actor has %d gestures a second, and these are more at once", perSecond)
-	}
-	r := l.ReserveN(now, n)
-	if wait := r.DelayFrom(now); wait > 0 {
-		r.CancelAt(now)
-		return &twinrail.Error{Code: twinrail.CodeRateLimited, Detail: "an actor has " + strconv.Itoa(perSecond) + " gestures a second", RetryAfter: wait}
-	}
-	return nil
-}
-
-// forget drops the actors who have their whole rate again, which is what a new
-// one has. It looks through all of them only when they have doubled.
-func (g *gestureRates) forget(now time.Time) {
-	if len(g.actors) < max(g.sweep, minSweep) {
-		return
-	}
-	for who, l := range g.actors {
-		if l.TokensAt(now) >= float64(l.Burst()) {
-			delete(g.actors, who)
-		}
-	}
-	g.sweep = 2 * len(g.actors)
 }

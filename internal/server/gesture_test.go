@@ -1,7 +1,6 @@
 package server
 
 import (
-	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -90,6 +89,45 @@ func TestGestureFlag(t *testing.T) {
 	})
 }
 
+// TestGestureHoldsUpNoCommit: a commit is not gathered behind gestures that went
+// out by themselves, as it is behind a commit.
+func TestGestureHoldsUpNoCommit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newBubbleRig(t)
+		r.setFlag("gesture_fanout", "true")
+		c := r.tail(gesturePath)
+		c.open()
+		c.toLive()
+		n := 0
+		publish := func() time.Time {
+			n++
+			r.commits(n-1, n)
+			return time.Now()
+		}
+		want := func(what string, published time.Time, gathered bool) {
+			t.Helper()
+			c.want("commit")
+			if took := time.Since(published); gathered != (took > 0) || took > 5*time.Millisecond+gatherTick {
+				t.Errorf("a commit behind %s is delivered after %v", what, took)
+			}
+		}
+		body := `{"events":[` + gesture("pointer", "", "1") + `]}`
+		for range 3 {
+			time.Sleep(time.Second)
+			r.post(body)
+			c.want("gesture")
+			want("gestures", publish(), false)
+			want("a commit", publish(), true)
+			time.Sleep(time.Second)
+			want("nothing", publish(), false)
+			r.post(body)
+			want("a commit", publish(), true)
+			c.want("gesture")
+			want("a commit and gestures", publish(), true)
+		}
+	})
+}
+
 // TestGestureAudience: as with all events, who does not hold the panel is not
 // told.
 func TestGestureAudience(t *testing.T) {
@@ -147,7 +185,7 @@ func TestGestureRate(t *testing.T) {
 		r.setFlag("gesture_rate", "20")
 		fast, slow := as(r.issuer.Token(authtest.Actor("fast"))), as(r.issuer.Token(authtest.Actor("slow")))
 		body := `{"events":[` + gesture("pointer", "", "1") + `]}`
-		passed := make(map[string]int)
+		passed, refused := make(map[string]int), 0
 		send := func(name string, who header) {
 			t.Helper()
 			resp := r.do("POST", publishPath, body, who)
@@ -155,7 +193,10 @@ func TestGestureRate(t *testing.T) {
 				passed[name]++
 				return
 			}
-			problemOf(t, resp, twinrail.CodeRateLimited)
+			refused++
+			if p := problemOf(t, resp, twinrail.CodeRateLimited); p.Field != "gestures" {
+				t.Fatalf("%+v", p)
+			}
 			if resp.header.Get("Retry-After") != "1" {
 				t.Fatalf("Retry-After %q", resp.header.Get("Retry-After"))
 			}
@@ -174,6 +215,9 @@ func TestGestureRate(t *testing.T) {
 		if n := passed["slow"]; n != seconds*10 {
 			t.Errorf("of one who keeps to the rate %d of %d passed", n, seconds*10)
 		}
+		if n := r.limited("gestures"); n != float64(refused) {
+			t.Errorf("%v refusals counted of %d", n, refused)
+		}
 		r.setFlag("gesture_rate", "1000")
 		for range 100 {
 			send("after the rate was raised", fast)
@@ -184,23 +228,6 @@ func TestGestureRate(t *testing.T) {
 		}
 		if n := passed["later"]; n != 500 {
 			t.Errorf("at the higher rate %d of 500 passed", n)
-		}
-	})
-}
-
-// TestGestureRatesAreForgotten keeps track of no more actors than gesture.
-func TestGestureRatesAreForgotten(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newBubbleRig(t)
-		for i := range 10 * minSweep {
-			ac := r.issuer.Context("t_acme", fmt.Sprintf("u_%d", i%(5*minSweep)))
-			if err := r.server.gestures.take(ac, 10, 1, time.Now()); err != nil {
-				t.Fatal(err)
-			}
-			time.Sleep(time.Millisecond)
-		}
-		if n := len(r.server.gestures.actors); n > minSweep {
-			t.Errorf("%d actors are kept track of, of which some 100 have not their whole rate", n)
 		}
 	})
 }

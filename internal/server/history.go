@@ -44,25 +44,39 @@ func (s *Server) serveHistory(w http.ResponseWriter, r *http.Request) error {
 			return twinrail.Errorf(twinrail.CodeBadRequest, "limit", "must be 1 to %d", maxHistoryLimit)
 		}
 	}
-	bounds, err := s.opts.Journal.Bounds(r.Context(), reader)
+	h, err := s.readHistory(r.Context(), ac, reader, kinds, q.Get("after"), limit)
 	if err != nil {
 		return err
+	}
+	return writeHistory(w, h.events, h.next, h.bounds)
+}
+
+// history is what a page is made of.
+type history struct {
+	events [][]byte
+	next   twinrail.Cursor
+	bounds journal.Bounds
+}
+
+// readHistory waits its turn among the reads of the tenant.
+func (s *Server) readHistory(ctx context.Context, ac *auth.Context, r auth.Reader, kinds kindFilter, after string, limit int) (h history, err error) {
+	done, err := s.engine.shares.takeRead(ctx, tenantOf(ac))
+	if err != nil {
+		return h, err
+	}
+	defer done()
+	if h.bounds, err = s.opts.Journal.Bounds(ctx, r); err != nil {
+		return h, err
 	}
 	replay := s.flagsOf(ac).Replay
 	if !replay {
-		bounds.Oldest = bounds.Head
+		h.bounds.Oldest = h.bounds.Head
 	}
-	next, err := s.historyStart(r.Context(), reader, q.Get("after"), bounds)
-	if err != nil {
-		return err
+	h.next, err = s.historyStart(ctx, r, after, h.bounds)
+	if err == nil && replay { // else what is there was appended since the head was asked for
+		h.events, h.next, err = s.page(ctx, r, kinds, h.next, limit)
 	}
-	var events [][]byte
-	if replay { // else what is there was appended since the head was asked for
-		if events, next, err = s.page(r.Context(), reader, kinds, next, limit); err != nil {
-			return err
-		}
-	}
-	return writeHistory(w, events, next, bounds)
+	return h, err
 }
 
 // from returns where a subscriber of ac's starts that gave the cursor.

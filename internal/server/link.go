@@ -7,7 +7,6 @@ import (
 	"math"
 	"net"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -29,6 +28,7 @@ type link struct {
 	nc     net.Conn
 	raw    syscall.RawConn // nil where a write cannot be tried without blocking
 	rail   rail
+	share  *share // of its tenant
 	timer  *time.Timer
 
 	state     atomic.Int32
@@ -85,10 +85,11 @@ var (
 	errUnexpectedInput = errors.New("the peer sent what the rail has no use for")
 )
 
-// newLink returns a link that may be kicked and closed, but does nothing by the
-// clock and hears nothing before start. What was read of nc already is early.
-func newLink(e *engine, nc net.Conn, r rail, early []byte) *link {
-	l := &link{engine: e, nc: nc, raw: nonblocking(nc), rail: r, peeked: early}
+// newLink returns a link of t's that may be kicked and closed, but does nothing by
+// the clock and hears nothing before start. What was read of nc already is early.
+// It must be closed.
+func newLink(e *engine, t tenant, nc net.Conn, r rail, early []byte) *link {
+	l := &link{engine: e, nc: nc, raw: nonblocking(nc), rail: r, share: e.shares.join(t), peeked: early}
 	l.timer = time.AfterFunc(math.MaxInt64, l.onTimer)
 	return l
 }
@@ -151,70 +152,66 @@ func (l *link) enqueue() {
 	l.engine.run(l)
 }
 
-// drive writes until the rail has nothing left. A worker must not be held up:
-// with mayBlock unset, what waits for the disk or for the peer goes on in a
-// goroutine of its own.
-func (l *link) drive(mayBlock bool) {
+// drive is a worker's turn at the link. A worker must not be held up: what may
+// wait for the disk goes on with one of the tenant's drivers.
+func (l *link) drive() (stays bool) {
+	if l.rail.lags() {
+		l.engine.lag(l)
+		return true
+	}
+	return l.round(l.engine.endWorker)
+}
+
+// round writes what the rail has, once. It may have to wait for the peer: then it
+// calls resign before, so that another goroutine takes the place of this one, and
+// returns false.
+func (l *link) round(resign func()) (stays bool) {
+	rest, next, err := l.gather()
+	if err != nil {
+		l.close(err)
+		return true
+	}
+	if stays = len(rest) == 0; !stays {
+		resign()
+		if !l.write(rest) {
+			return false
+		}
+	}
+	l.goOn(next)
+	return stays
+}
+
+// gather takes what the rail has, writes what the peer takes at once, and returns
+// the rest, so that no buffer is held while the peer is slow.
+func (l *link) gather() (rest []byte, next next, err error) {
 	buf := l.engine.buffers.Get().(*[]byte)
 	defer l.engine.buffers.Put(buf)
-	for {
-		l.urgent.Store(false)
-		if !mayBlock && l.rail.lags() {
-			l.engine.spawn(func() { l.drive(true) })
-			return
-		}
-		out, next, err := l.rail.gather(l.engine.ctx, (*buf)[:0])
-		*buf = out
-		if err != nil {
-			l.close(err)
-			return
-		}
-		if !mayBlock {
-			n, err := l.try(out)
-			if err != nil {
-				l.close(err)
-				return
-			}
-			if n < len(out) {
-				rest := append([]byte(nil), out[n:]...)
-				l.engine.spawn(func() { l.finish(rest, next) })
-				return
-			}
-		} else if !l.write(out) {
-			return
-		}
-		if !l.goesOn(next) {
-			return
-		}
+	l.urgent.Store(false)
+	out, next, err := l.rail.gather(l.engine.ctx, (*buf)[:0])
+	*buf = out
+	if err == nil && l.raw != nil {
+		var n int
+		n, err = l.try(out)
+		out = out[n:]
 	}
+	return append([]byte(nil), out...), next, err
 }
 
-// finish is drive from the middle of a write that the peer was too slow for.
-func (l *link) finish(rest []byte, next next) {
-	if l.write(rest) && l.goesOn(next) {
-		l.drive(true)
-	}
-}
-
-// goesOn reports whether there is more to drive.
-func (l *link) goesOn(next next) bool {
-	switch next {
-	case thenMore:
-		return true
-	case thenClose:
+// goOn says when the link is driven next.
+func (l *link) goOn(next next) {
+	switch {
+	case next == thenClose:
 		l.shutdown()
-		return false
+	case next == thenMore && l.rail.lags():
+		l.engine.lag(l)
+	case next == thenMore:
+		// Behind the others, of which each waits for no more than one write.
+		l.state.Store(queued)
+		l.engine.run(l)
+	case !l.state.CompareAndSwap(running, atRest):
+		l.state.Store(queued)
+		l.enqueue()
 	}
-	if l.state.CompareAndSwap(running, atRest) {
-		return false
-	}
-	if l.urgent.Load() {
-		l.state.Store(running)
-		return true
-	}
-	l.state.Store(queued)
-	l.enqueue()
-	return false
 }
 
 // try writes what the peer takes at once.
@@ -277,6 +274,7 @@ func (l *link) close(cause error) {
 	l.engine.watcher.forget(l)
 	_ = l.nc.Close() // there is nobody left to tell
 	l.rail.end(cause)
+	l.engine.shares.leave(l.share)
 }
 
 // Read reads from the peer, first what a watcher has read already. It is for
@@ -317,13 +315,15 @@ type engine struct {
 	gatherer     *gatherer
 	buffers      sync.Pool // of *[]byte, to gather into
 	maxWorkers   int
+	maxDrivers   int // for each tenant
+	shares       shares
 
 	wg sync.WaitGroup // all goroutines that work for links; see spawn
 
 	mu      sync.Mutex
 	closed  bool
-	ready   []*link // to be driven, first come first served
-	head    int     // of ready
+	turns   fifo[*share] // of which a link is ready, each once
+	ready   int          // links, of all shares
 	workers int
 }
 
@@ -331,7 +331,8 @@ type engine struct {
 func newEngine(ctx context.Context, o *Options, m *metrics, w watcher) *engine {
 	e := &engine{
 		ctx: ctx, gather: o.Gather, writeTimeout: o.WriteTimeout, started: time.Now(), metrics: m,
-		watcher: w, maxWorkers: runtime.GOMAXPROCS(0),
+		watcher: w, maxWorkers: runtime.GOMAXPROCS(0), maxDrivers: bulk(),
+		shares:  shares{of: make(map[tenant]*share)},
 		buffers: sync.Pool{New: func() any { return new([]byte) }},
 	}
 	e.gatherer = newGatherer(e)
@@ -360,19 +361,26 @@ func (e *engine) spawn(f func()) {
 // now is the engine's clock: nanoseconds since its start, never 0.
 func (e *engine) now() int64 { return int64(time.Since(e.started)) + 1 }
 
-// run has a queued link driven.
+// run has queued links driven.
 func (e *engine) run(links ...*link) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
 		return
 	}
-	if e.head > len(e.ready)/2 {
-		// Under load it may never be empty.
-		e.ready, e.head = slices.Delete(e.ready, 0, e.head), 0
+	for _, l := range links {
+		if l.share.ready.len() == 0 {
+			e.turns.push(l.share)
+		}
+		l.share.ready.push(l)
 	}
-	e.ready = append(e.ready, links...)
-	for e.workers < e.maxWorkers && e.workers < len(e.ready)-e.head {
+	e.ready += len(links)
+	e.staff()
+}
+
+// staff starts the workers that there is work for. It is called with mu held.
+func (e *engine) staff() {
+	for e.workers < min(e.maxWorkers, e.ready) {
 		e.workers++
 		e.wg.Go(e.work)
 	}
@@ -380,27 +388,34 @@ func (e *engine) run(links ...*link) {
 
 func (e *engine) work() {
 	for l := e.pop(); l != nil; l = e.pop() {
-		if l.state.CompareAndSwap(queued, running) {
-			if l.raw == nil {
-				e.spawn(func() { l.drive(true) })
-			} else {
-				l.drive(false)
-			}
+		if l.state.CompareAndSwap(queued, running) && !l.drive() {
+			return
 		}
 	}
 }
 
-// pop returns nil, and takes the worker off the list, when nothing is ready.
+// pop returns the next link of the tenant whose turn it is. It returns nil, and
+// takes the worker off the list, when nothing is ready.
 func (e *engine) pop() *link {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.head == len(e.ready) {
-		e.ready, e.head = e.ready[:0], 0
+	if e.ready == 0 {
 		e.workers--
 		return nil
 	}
-	l := e.ready[e.head]
-	e.ready[e.head] = nil
-	e.head++
+	e.ready--
+	s := e.turns.pop()
+	l := s.ready.pop()
+	if s.ready.len() > 0 {
+		e.turns.push(s)
+	}
 	return l
+}
+
+// endWorker is called by a worker that takes no more links.
+func (e *engine) endWorker() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.workers--
+	e.staff()
 }

@@ -5,6 +5,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/twinrail/twinrail"
+	"github.com/twinrail/twinrail/internal/hub"
 )
 
 // metrics is what a server counts. No label holds a routing key: their values
@@ -21,6 +22,7 @@ type metrics struct {
 	resumes     *prometheus.CounterVec // by code ("" for done)
 	resets      *prometheus.CounterVec // by reason
 	errors      *prometheus.CounterVec // by code
+	limited     *prometheus.CounterVec // by limit
 	foreign     prometheus.Counter
 	append      prometheus.Histogram
 }
@@ -45,10 +47,22 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		resumes:     counter("resumes_total", "Sessions of the WS rail that were to be resumed, by the code of the refusal; none where it was done.", "code"),
 		resets:      counter("resets_total", "Subscribers told that events between their cursor and the head cannot be delivered.", "reason"),
 		errors:      counter("errors_total", "Errors answered, on either rail.", "code"),
+		limited:     counter("limited_total", "Refusals for a limit that a tenant, an actor or a connection was over.", "limit"),
 		foreign:     plain("isolation_violations_total", "Entries of another stream stopped right before delivery. Anything but 0 is an incident."),
 		append: f.NewHistogram(prometheus.HistogramOpts{Namespace: "twinrail", Name: "append_seconds",
 			Help: "Time until a publish is durable.", Buckets: prometheus.ExponentialBuckets(0.0001, 2.5, 12)}),
 	}
+}
+
+// observeHub has the metrics show what h counts.
+func observeHub(r prometheus.Registerer, h *hub.Hub) {
+	f := promauto.With(r)
+	f.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "twinrail", Name: "window_bytes",
+		Help: "Bytes of recent events held encoded in memory."}, func() float64 { return float64(h.WindowBytes()) })
+	f.NewCounterFunc(prometheus.CounterOpts{Namespace: "twinrail", Name: "window_evictions_total",
+		Help: "Streams whose recent events were dropped from memory to keep to the budget."}, func() float64 { return float64(h.WindowEvictions()) })
+	f.NewCounterFunc(prometheus.CounterOpts{Namespace: "twinrail", Name: "gestures_evicted_total",
+		Help: "Gestures dropped before their time, of streams with too many at once."}, func() float64 { return float64(h.GesturesEvicted()) })
 }
 
 func (m *metrics) failed(code twinrail.Code) { m.errors.WithLabelValues(string(code)).Inc() }

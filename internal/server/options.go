@@ -42,6 +42,9 @@ type Options struct {
 	// Window is how many bytes of each hot stream are held encoded in memory.
 	// Default 1 MiB; negative holds nothing.
 	Window int
+	// WindowBudget bounds the bytes that are so held of all streams together.
+	// Default 256 MiB; negative is no bound.
+	WindowBudget int
 	// MaxEvent bounds an event's data in bytes. Default 64 KiB.
 	MaxEvent int
 	// MaxFrame bounds a WebSocket message in bytes. Default 1 MiB.
@@ -58,6 +61,23 @@ type Options struct {
 	MaxMembers int
 	// MaxJoins bounds the subscriptions of one WebSocket. Default 128.
 	MaxJoins int
+	// MaxConnections bounds the connections of a tenant in one env, of both rails
+	// together. Default 50,000; negative is no bound.
+	MaxConnections int
+	// JoinRate bounds how many connections and joins a tenant opens in one env in
+	// a second; a resumed subscription is a join. Twice as many, and at least
+	// MaxJoins, may come at once. Default 10,000; negative is no bound.
+	JoinRate int
+	// PublishRate bounds the events that a tenant publishes in one env in a second,
+	// gestures aside. At least those of one publish may come at once. Default
+	// 50,000; negative is no bound.
+	PublishRate int
+	// PublishBytes bounds their bytes in a second. At least MaxBody and MaxFrame
+	// may come at once. Default 64 MiB; negative is no bound.
+	PublishBytes int
+	// FrameRate bounds the frames that a WebSocket sends in a second. Twice as many
+	// may come at once. Default 1000; negative is no bound.
+	FrameRate int
 	// DrainWindow is the time over which a draining server spreads the return
 	// of its clients. Default 10 s.
 	DrainWindow time.Duration

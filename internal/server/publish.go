@@ -93,6 +93,19 @@ func (s *Server) publishAny(ctx context.Context, ac *auth.Context, request *publ
 	return s.publish(ctx, ac, request, rail)
 }
 
+// size returns the bytes of what publishers make as long as they like. All of it
+// was in the request, which is bounded.
+func (b *publishBody) size() (bytes int) {
+	for i := range b.Events {
+		in := &b.Events[i]
+		bytes += len(in.ID) + len(in.Type) + len(in.Data)
+		for _, actor := range in.To {
+			bytes += len(actor)
+		}
+	}
+	return bytes
+}
+
 // publish is publishAny for what is kept.
 func (s *Server) publish(ctx context.Context, ac *auth.Context, request *publishBody, rail twinrail.Rail) ([]twinrail.PublishResult, error) {
 	now := time.Now()
@@ -107,13 +120,23 @@ func (s *Server) publish(ctx context.Context, ac *auth.Context, request *publish
 		}
 		records[i] = record
 	}
+	if err := s.takePublish(ac, request, now); err != nil {
+		return nil, err
+	}
 	var expect journal.Expect
 	if request.ExpectedSeq != nil {
 		expect = journal.Expect{Set: true, Seq: *request.ExpectedSeq}
 	}
-	stored, err := s.opts.Journal.Append(ctx, records, expect)
+	done, err := s.engine.shares.takePublish(ctx, tenantOf(ac), len(records), request.size())
 	if err != nil {
 		return nil, err
+	}
+	defer done()
+	// A publisher that does not wait for its answer has its place until there is
+	// one, or it could have any number under way.
+	stored, err := s.opts.Journal.Append(s.engine.ctx, records, expect)
+	if err != nil {
+		return nil, s.overQuota(err)
 	}
 	s.metrics.append.Observe(time.Since(now).Seconds())
 	return s.results(records, stored), nil

@@ -126,7 +126,7 @@ func TestReplaySSE(t *testing.T) {
 
 // TestReplayWS joins everywhere.
 func TestReplayWS(t *testing.T) {
-	r := newRig(t, keep(20))
+	r := newRig(t, keep(20), func(o *Options) { o.FrameRate = -1 })
 	l := r.replayLog(threadHistoryPath, chat)
 	head := l.positions[25]
 	p := r.peer()

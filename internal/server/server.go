@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/time/rate"
 
 	"github.com/twinrail/twinrail"
 	"github.com/twinrail/twinrail/internal/auth"
@@ -37,7 +36,7 @@ type Server struct {
 	hub       *hub.Hub
 	presence  *presence.Registry
 	sessions  *session.Registry
-	gestures  gestureRates
+	limits    limits
 	engine    *engine
 	public    http.Handler
 	admin     http.Handler
@@ -97,10 +96,12 @@ func newServer(o Options, w watcher) (*Server, error) {
 	m := newMetrics(o.Registry)
 	s := &Server{
 		opts: o, log: o.Logger, metrics: m, engine: newEngine(ctx, &o, m, w), stop: stop,
-		hub:         hub.New(o.Journal, hub.Options{Window: max(o.Window, 0), Encode: encode, EncodeGesture: encodeGesture, Label: labelEntry}),
+		hub: hub.New(o.Journal, hub.Options{
+			Window: max(o.Window, 0), Budget: max(o.WindowBudget, 0), Encode: encode, EncodeGesture: encodeGesture, Label: labelEntry,
+		}),
 		presence:    presence.New(presence.Options{Grace: o.PresenceGrace, MaxMembers: o.MaxMembers}),
 		sessions:    sessions,
-		gestures:    gestureRates{actors: make(map[gestureActor]*rate.Limiter)},
+		limits:      newLimits(),
 		origins:     make(map[string]bool),
 		connections: make(map[string]connection),
 		delivered: map[twinrail.Rail]prometheus.Counter{
@@ -108,6 +109,7 @@ func newServer(o Options, w watcher) (*Server, error) {
 			twinrail.RailWS:  m.delivered.WithLabelValues(string(twinrail.RailWS)),
 		},
 	}
+	observeHub(o.Registry, s.hub)
 	for _, origin := range o.AllowedOrigins {
 		s.origins[origin] = true
 	}
@@ -225,10 +227,16 @@ func (o *Options) setDefaults() (err error) {
 	setDefault(&o.ReturnRate, 1000)
 	setDefault(&o.MaxMembers, 4096)
 	setDefault(&o.Window, 1<<20)
+	setDefault(&o.WindowBudget, 256<<20)
 	setDefault(&o.MaxEvent, 64<<10)
 	setDefault(&o.MaxFrame, 1<<20)
 	setDefault(&o.MaxBody, 8<<20)
 	setDefault(&o.MaxJoins, 128)
+	setDefault(&o.MaxConnections, 50_000)
+	setDefault(&o.JoinRate, 10_000)
+	setDefault(&o.PublishRate, 50_000)
+	setDefault(&o.PublishBytes, 64<<20)
+	setDefault(&o.FrameRate, 1000)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -42,7 +42,7 @@ func (s *Server) serveSSE(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if s.draining.Load() {
-		return s.turnAway(w)
+		return s.turnAway(w, twinrail.CodeDraining, s.returnAfter())
 	}
 	cursor := r.Header.Get("Last-Event-ID")
 	if cursor == "" {
@@ -52,13 +52,18 @@ func (s *Server) serveSSE(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if err := s.takePlace(ac); err != nil {
+		return s.overSSE(w, r, err)
+	}
 	c := newSSEConn(s, ac, kinds)
 	sub, start, err := s.hub.Subscribe(r.Context(), reader, s.from(ac, cursor), c.kick)
 	if err != nil {
+		s.leavePlace(ac)
 		return err
 	}
 	if start.Reset != nil && r.URL.Query().Get("on_reset") == "fail" {
 		sub.Close()
+		s.leavePlace(ac)
 		return voidCursor(start.Reset.Reason)
 	}
 	c.begin(sub, start)
@@ -121,11 +126,11 @@ func sseHeader(h http.Header) {
 // turnAway answers who cannot be served now. Any status but 200 would stop a
 // native EventSource for good, so it is given a stream that ends at once, and a
 // time to come back.
-func (s *Server) turnAway(w http.ResponseWriter) error {
+func (s *Server) turnAway(w http.ResponseWriter, code twinrail.Code, after time.Duration) error {
 	sseHeader(w.Header())
 	w.Header().Set("Connection", "close")
-	b := appendRetry(nil, s.returnAfter())
-	_, err := w.Write(appendSSE(b, twinrail.SSEEnd, twinrail.End{Code: twinrail.CodeDraining, Reconnect: true}))
+	b := appendRetry(nil, after)
+	_, err := w.Write(appendSSE(b, twinrail.SSEEnd, twinrail.End{Code: code, Reconnect: true}))
 	return err
 }
 
@@ -145,11 +150,12 @@ func (s *Server) hijackSSE(w http.ResponseWriter, c *sseConn) error {
 	nc, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		c.end(err)
+		s.leavePlace(c.context())
 		return fmt.Errorf("hijack: %w", err)
 	}
 	_ = nc.SetDeadline(time.Time{}) // net/http's own
 	c.pending = append(head.Bytes(), c.pending...)
-	c.link = newLink(s.engine, nc, c, nil)
+	c.link = newLink(s.engine, tenantOf(c.context()), nc, c, nil)
 	s.enter(c)
 	c.link.start()
 	return nil
@@ -172,8 +178,9 @@ type sseConn struct {
 	warned        time.Time // the end that the client was warned of
 
 	// Owned by gather.
-	live bool
-	told twinrail.Cursor // the last id that the client was told
+	live      bool
+	told      twinrail.Cursor // the last id that the client was told
+	ephemeral int             // bytes of the write that are gestures
 
 	mu        sync.Mutex
 	pending   []byte // to be written before anything else
@@ -285,12 +292,18 @@ func (c *sseConn) gather(ctx context.Context, out []byte) ([]byte, next, error) 
 		}
 		return appendSSE(out, twinrail.SSEEnd, ending), thenClose, nil
 	}
+	c.ephemeral = 0
 	out, then, err := c.follow(ctx, out)
 	if err != nil {
 		return c.giveUp(ctx, out, err)
 	}
 	if heartbeat && then == thenRest {
 		out = c.appendHeartbeat(out)
+	}
+	if c.ephemeral > 0 && c.ephemeral == len(out) && c.link != nil {
+		// A commit that comes next is not held up by these: they have a pace of
+		// their own.
+		c.link.urgent.Store(true)
 	}
 	return out, then, nil
 }
@@ -326,6 +339,7 @@ func (c *sseConn) follow(ctx context.Context, out []byte) ([]byte, next, error) 
 		}
 		for _, it := range batch.Gestures {
 			out = append(out, it.Wire...)
+			c.ephemeral += len(it.Wire)
 		}
 		if delivered += len(batch.Gestures); delivered > 0 {
 			c.server.delivered[twinrail.RailSSE].Add(float64(delivered))
@@ -462,13 +476,15 @@ func (c *sseConn) end(cause error) {
 func (c *sseConn) serveHTTP2(w http.ResponseWriter, r *http.Request) (err error) {
 	defer func() { c.end(err) }()
 	c.server.enter(c)
+	share := c.server.engine.shares.join(tenantOf(c.context()))
+	defer c.server.engine.shares.leave(share)
 	rc := http.NewResponseController(w)
 	tick := time.NewTimer(0)
 	defer tick.Stop()
 	w.WriteHeader(http.StatusOK)
 	var buf []byte
 	for {
-		out, then, err := c.gather(r.Context(), buf[:0])
+		out, then, err := c.gatherHTTP2(r.Context(), share, buf[:0])
 		if err != nil {
 			return abandoned(err)
 		}
@@ -500,6 +516,18 @@ func (c *sseConn) serveHTTP2(w http.ResponseWriter, r *http.Request) (err error)
 			return abandoned(r.Context().Err())
 		}
 	}
+}
+
+// gatherHTTP2 is gather, which waits its turn among the reads of the tenant where
+// it reads the journal.
+func (c *sseConn) gatherHTTP2(ctx context.Context, s *share, out []byte) ([]byte, next, error) {
+	if c.lags() {
+		if err := s.reads.wait(ctx, 1); err != nil {
+			return out, thenClose, err
+		}
+		defer s.reads.give(1)
+	}
+	return c.gather(ctx, out)
 }
 
 // writeHTTP2 writes and flushes b. The errors of net/http do not tell a stream

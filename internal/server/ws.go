@@ -18,6 +18,7 @@ import (
 	"github.com/twinrail/twinrail/internal/auth"
 	"github.com/twinrail/twinrail/internal/feature"
 	"github.com/twinrail/twinrail/internal/hub"
+	"github.com/twinrail/twinrail/internal/limit"
 	"github.com/twinrail/twinrail/internal/presence"
 	"github.com/twinrail/twinrail/internal/session"
 )
@@ -41,7 +42,11 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) error {
 	}
 	c := &wsConn{server: s, id: newID("c_")}
 	c.auth.Store(ac)
+	if err := s.takePlace(ac); err != nil {
+		return err
+	}
 	if c.session, err = s.sessions.New(c); err != nil {
+		s.leavePlace(ac)
 		return err
 	}
 	upgrader := ws.HTTPUpgrader{
@@ -55,11 +60,12 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) error {
 			_ = nc.Close()
 		}
 		c.session.End(c)
+		s.leavePlace(ac)
 		return abandoned(fmt.Errorf("upgrade: %w", err))
 	}
 	_ = nc.SetDeadline(time.Time{})                    // net/http's own
 	early, _ := brw.Reader.Peek(brw.Reader.Buffered()) // cannot fail: it is there
-	c.link = newLink(s.engine, nc, c, append([]byte(nil), early...))
+	c.link = newLink(s.engine, tenantOf(ac), nc, c, append([]byte(nil), early...))
 	c.heard()
 	c.welcome()
 	s.enter(c)
@@ -115,15 +121,16 @@ type wsConn struct {
 	warned   time.Time // the end that the client was warned of
 
 	// Owned by readable.
+	frames     limit.GCRA
 	message    []byte // of a fragmented message, what has come
 	fragmented bool
 
 	mu      sync.Mutex
 	session *session.Session
-	taken   bool    // the session has another holder
 	out     []byte  // frames to be written before any event
 	joins   []*join // few, mostly one
 	ready   []*join // that may have something to deliver
+	taken   bool    // the session has another holder
 	pinging bool
 	owing   bool // a publish is under way
 	ending  *wsEnding

@@ -193,7 +193,7 @@ func TestWSFramesInSegments(t *testing.T) {
 // TestWSFlood has a client send and never read: the server stops to read from
 // it, and then gives it up.
 func TestWSFlood(t *testing.T) {
-	r := newRig(t, func(o *Options) { o.WriteTimeout = time.Second })
+	r := newRig(t, func(o *Options) { o.WriteTimeout, o.FrameRate = time.Second, -1 })
 	p := r.peer()
 	flood := bytes.Repeat(frame(true, ws.OpPing, make([]byte, 125)), 1000)
 	sent := 0

@@ -78,9 +78,18 @@ func (c *wsConn) join(f *clientFrame) error {
 	if err != nil {
 		return err
 	}
+	var w auth.Writer
+	if f.Presence != nil {
+		if w, err = c.presenter(ac, stated, kind, f.Presence, "presence"); err != nil {
+			return err
+		}
+	}
+	if err := c.takeJoins(ac, 1); err != nil {
+		return err
+	}
 	hold := ""
 	if f.Presence != nil {
-		if hold, err = c.enter(ac, f.Sub, stated, kind, f.Presence, "presence"); err != nil {
+		if hold, err = c.enter(w, f.Sub, f.Presence); err != nil {
 			return err
 		}
 	}
@@ -103,9 +112,6 @@ func (c *wsConn) mayJoin(name string) error {
 	defer c.mu.Unlock()
 	if c.joinAt(name) >= 0 {
 		return twinrail.Errorf(twinrail.CodeBadRequest, "sub", "is in use on this connection")
-	}
-	if limit := c.server.opts.MaxJoins; len(c.joins) >= limit {
-		return twinrail.Errorf(twinrail.CodeLimitExceeded, "joins", "a connection holds at most %d", limit)
 	}
 	return nil
 }

@@ -39,7 +39,11 @@ func (c *wsConn) present(f *clientFrame) error {
 	j := c.joins[i]
 	c.mu.Unlock()
 	ac, at := c.context(), j.right().Address()
-	hold, err := c.enter(ac, j.name, at.Routing(), at.Home.Kind, f.State, "state")
+	w, err := c.presenter(ac, at.Routing(), at.Home.Kind, f.State, "state")
+	if err != nil {
+		return err
+	}
+	hold, err := c.enter(w, j.name, f.State)
 	if err != nil {
 		return err
 	}
@@ -54,17 +58,19 @@ func (c *wsConn) present(f *clientFrame) error {
 	return nil
 }
 
-// enter makes the client present at the address, for the subscription of the
-// given name, and returns its hold on that. Field is what the state is called in
-// the frame.
-func (c *wsConn) enter(ac *auth.Context, name string, stated twinrail.Routing, kind twinrail.Kind, state []byte, field string) (hold string, err error) {
+// presenter authorizes being present at an address with state, which is called
+// field in the frame.
+func (c *wsConn) presenter(ac *auth.Context, stated twinrail.Routing, kind twinrail.Kind, state []byte, field string) (auth.Writer, error) {
 	if len(state) > presence.MaxState {
-		return "", twinrail.Errorf(twinrail.CodeTooLarge, field, "more than %d bytes", presence.MaxState)
+		return auth.Writer{}, twinrail.Errorf(twinrail.CodeTooLarge, field, "more than %d bytes", presence.MaxState)
 	}
 	w, err := ac.Presenter(stated, kind)
-	if err != nil {
-		return "", inRouting(err)
-	}
+	return w, inRouting(err)
+}
+
+// enter makes the client present where w allows it, for the subscription of the
+// given name, and returns its hold on that.
+func (c *wsConn) enter(w auth.Writer, name string, state []byte) (hold string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.gone() {

@@ -102,6 +102,9 @@ func (c *wsConn) readFrame(br *bufio.Reader) error {
 		return err
 	}
 	c.heard()
+	if err := c.takeFrame(); err != nil {
+		return err
+	}
 	state := ws.StateServerSide
 	if c.fragmented {
 		state = state.Set(ws.StateFragmented)

@@ -108,6 +108,9 @@ func (c *wsConn) claim(ac *auth.Context, f *clientFrame) (auth.Resume, error) {
 	if err != nil {
 		return what, err
 	}
+	if err := c.takeJoins(ac, len(what.Subs)); err != nil {
+		return what, err
+	}
 	claimed, err := c.server.sessions.Claim(what.SessionID, what.Uses, c)
 	if err != nil {
 		return what, err
@@ -154,9 +157,6 @@ func (c *wsConn) checkResume(ac *auth.Context, f *clientFrame) (auth.Resume, err
 		if !known[name] {
 			return what, twinrail.Errorf(twinrail.CodeBadRequest, "cursors", "one is for a subscription that the token does not have")
 		}
-	}
-	if limit := c.server.opts.MaxJoins; len(what.Subs) > limit {
-		return what, twinrail.Errorf(twinrail.CodeLimitExceeded, "joins", "a connection holds at most %d", limit)
 	}
 	return what, nil
 }
@@ -218,7 +218,11 @@ func (c *wsConn) regain(ac *auth.Context, subs []auth.ResumeSub) map[string]stri
 		if !sub.Present || holds[sub.Name] != "" {
 			continue
 		}
-		if hold, err := c.enter(ac, sub.Name, sub.Routing, sub.Kind, nil, ""); err == nil {
+		w, err := ac.Presenter(sub.Routing, sub.Kind)
+		if err != nil {
+			continue
+		}
+		if hold, err := c.enter(w, sub.Name, nil); err == nil {
 			holds[sub.Name] = hold
 		}
 	}

@@ -13,7 +13,7 @@ import (
 
 func TestFaultyWithoutFaults(t *testing.T) {
 	journaltest.Run(t, func(_ testing.TB, c journaltest.Config) journal.Journal {
-		return journaltest.NewFaulty(journal.NewMemory(journal.MemoryOptions{Retention: c.Retention, DedupeWindow: c.DedupeWindow}))
+		return journaltest.NewFaulty(journal.NewMemory(journal.MemoryOptions{Retention: c.Retention, Quota: c.Quota, DedupeWindow: c.DedupeWindow}))
 	})
 }
 

@@ -17,10 +17,16 @@ import (
 // model test opens, closes and loses.
 type Log interface {
 	// Open opens the journal of the log.
-	Open(Config) (journal.Journal, error)
+	Open(Config) (Counted, error)
 	// Durable is whether a journal that was closed is there when it is opened
 	// again.
 	Durable() bool
+}
+
+// Counted is a journal that tells what a tenant has in an env.
+type Counted interface {
+	journal.Journal
+	Usage(tenant, env string) (streams, bytes int64)
 }
 
 // RunModel compares the journals of logs that newLog makes with a model, by
@@ -45,7 +51,7 @@ func RunModel(t *testing.T, newLog func() Log) {
 type model struct {
 	log     Log
 	config  Config
-	journal journal.Journal
+	journal Counted
 	start   time.Time
 	streams []*modelStream
 	cursors []twinrail.Cursor // all that there ever were
@@ -63,8 +69,10 @@ func newModel(t *rapid.T, log Log) *model {
 	m.config.Retention.Count = rapid.SampledFrom([]int64{0, 1, 4}).Draw(t, "count")
 	m.config.Retention.Age = rapid.SampledFrom([]time.Duration{0, 10 * time.Hour}).Draw(t, "age")
 	m.config.DedupeWindow = rapid.SampledFrom([]time.Duration{0, time.Minute}).Draw(t, "window")
-	for i := range 2 {
-		m.streams = append(m.streams, &modelStream{Stream: NewStream(t, fmt.Sprint("c", i))})
+	m.config.Quota.Streams = rapid.SampledFrom([]int64{0, 0, 1}).Draw(t, "streams")
+	m.config.Quota.Bytes = rapid.SampledFrom([]int64{0, 0, 700, 3000}).Draw(t, "bytes")
+	for _, s := range []Stream{NewStream(t, "c0"), NewStream(t, "c1"), NewStreamIn(t, "t_other", "dev", "c0")} {
+		m.streams = append(m.streams, &modelStream{Stream: s})
 	}
 	m.open(t)
 	return m
@@ -161,7 +169,44 @@ func sameConflict(err, want error) bool {
 	if errors.As(want, &wantID) {
 		return errors.As(err, &gotID) && *gotID == *wantID
 	}
+	var gotQuota, wantQuota *journal.QuotaError
+	if errors.As(want, &wantQuota) {
+		return errors.As(err, &gotQuota) && *gotQuota == *wantQuota
+	}
 	return err == nil
+}
+
+// usage returns what the stream's tenant has.
+func (m *model) usage(of *modelStream) (used journal.Usage) {
+	for _, s := range m.streams {
+		if s.Reader.Home().TenantID != of.Reader.Home().TenantID {
+			continue
+		}
+		if len(s.entries) > 0 {
+			used.Streams++
+		}
+		for i := range s.entries[s.floor:] {
+			used.Bytes += int64(s.entries[s.floor+i].Size())
+		}
+	}
+	return used
+}
+
+// quota says what the quota has against the records that repeat none.
+func (m *model) quota(s *modelStream, recs []journal.Record, want []int) error {
+	used := m.usage(s)
+	if quota := m.config.Quota.Streams; quota > 0 && len(s.entries) == 0 && used.Streams == quota {
+		return &journal.QuotaError{What: "streams", Limit: quota}
+	}
+	for i := range recs {
+		if want[i] == len(s.entries)+i {
+			used.Bytes += int64(recs[i].Size())
+		}
+	}
+	if quota := m.config.Quota.Bytes; quota > 0 && used.Bytes > quota {
+		return &journal.QuotaError{What: "bytes", Limit: quota}
+	}
+	return nil
 }
 
 // expected says of each record which entry it repeats: an index in s.entries, or
@@ -195,6 +240,9 @@ func (m *model) expected(s *modelStream, recs []journal.Record, expect journal.E
 	}
 	if fresh && expect.Set && expect.Seq != s.head().Seq {
 		return nil, &journal.SeqConflictError{Last: s.head().Seq}
+	}
+	if fresh {
+		return want, m.quota(s, recs, want)
 	}
 	return want, nil
 }
@@ -257,6 +305,10 @@ func (m *model) bounds(t *rapid.T) {
 		b, err := m.journal.Bounds(context.Background(), s.Reader)
 		if err != nil || b.Oldest != s.place(s.floor) || b.Head != s.head() {
 			t.Fatalf("bounds %+v, %v; want from %+v to %+v", b, err, s.place(s.floor), s.head())
+		}
+		home, used := s.Reader.Home(), m.usage(s)
+		if streams, bytes := m.journal.Usage(home.TenantID, home.Env); streams != used.Streams || bytes != used.Bytes {
+			t.Fatalf("%s has %d streams of %d bytes, want %+v", home.TenantID, streams, bytes, used)
 		}
 	}
 }

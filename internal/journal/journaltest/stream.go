@@ -22,8 +22,14 @@ type Stream struct {
 // NewStream returns the stream of the canvas in t_acme.
 func NewStream(t authtest.T, canvas string) Stream {
 	t.Helper()
+	return NewStreamIn(t, "t_acme", "dev", canvas)
+}
+
+// NewStreamIn returns the stream of the canvas that a tenant has in an env.
+func NewStreamIn(t authtest.T, tenant, env, canvas string) Stream {
+	t.Helper()
 	return StreamAt(t, twinrail.Routing{
-		TenantID: "t_acme", Env: "dev", WorkspaceID: "w1", ProjectID: "p1", AppID: "studio", CanvasID: canvas, ActorID: "u_1",
+		TenantID: tenant, Env: env, WorkspaceID: "w1", ProjectID: "p1", AppID: "studio", CanvasID: canvas, ActorID: "u_1",
 	})
 }
 

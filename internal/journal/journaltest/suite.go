@@ -18,6 +18,7 @@ import (
 // is over the bounds must be trimmed within seconds.
 type Config struct {
 	Retention    journal.Retention
+	Quota        journal.Quota
 	DedupeWindow time.Duration
 }
 
@@ -42,12 +43,17 @@ func Run(t *testing.T, open func(testing.TB, Config) journal.Journal) {
 		{"RetentionCount", Config{Retention: journal.Retention{Count: 3}}, testRetentionCount},
 		{"RetentionBytes", Config{Retention: journal.Retention{Bytes: 4096}}, testRetentionBytes},
 		{"RetentionAge", Config{Retention: journal.Retention{Age: time.Hour}}, testRetentionAge},
+		{"QuotaStreams", Config{Quota: journal.Quota{Streams: 2}}, testQuotaStreams},
+		{"QuotaBytes", Config{Quota: journal.Quota{Bytes: quotaBytes}}, testQuotaBytes},
+		{"QuotaTrimmed", Config{Quota: journal.Quota{Streams: 1, Bytes: quotaBytes}, Retention: journal.Retention{Age: time.Hour}}, testQuotaTrimmed},
+		{"QuotaOverTrim", Config{Quota: journal.Quota{Bytes: quotaBytes}, Retention: journal.Retention{Count: 1}}, testQuotaOverTrim},
 		{"Notify", Config{}, testNotify},
 		{"Context", Config{}, testContext},
 		{"Close", Config{}, testClose},
 		{"Concurrent", Config{}, testConcurrent},
 		{"ConcurrentTrim", Config{Retention: journal.Retention{Count: 50}}, testConcurrentTrim},
 		{"ConcurrentDuplicates", Config{}, testConcurrentDuplicates},
+		{"ConcurrentQuota", Config{Quota: journal.Quota{Streams: 5, Bytes: quotaBytes}}, testConcurrentQuota},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

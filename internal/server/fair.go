@@ -1,0 +1,217 @@
+package server
+
+import (
+	"context"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/twinrail/twinrail"
+	"github.com/twinrail/twinrail/internal/auth"
+)
+
+// What one tenant may have under way at a time, in one env. The rest waits in the
+// order in which it came.
+const (
+	// publishUnits bounds the publishes that the journal has not answered: so few
+	// that it takes them in within milliseconds. Each is one unit, and one more for
+	// every unitEvents of its events, and for every unitBytes of its bytes.
+	publishUnits = 16
+	unitEvents   = 8
+	unitBytes    = 8 << 10
+	// maxWaiting bounds the units that wait for either.
+	maxWaiting = 1024
+)
+
+// bulk returns how many reads of its backlogs a tenant has under way, on the rails
+// and in history each. While a processor is left over, the runtime looks for input
+// at once, and otherwise only now and then.
+func bulk() int { return max(1, runtime.GOMAXPROCS(0)/2) }
+
+// overloadedFor is what a tenant is told to wait that has maxWaiting waiting.
+const overloadedFor = 2 * time.Second
+
+// tenant is who has a share.
+type tenant struct{ id, env string }
+
+func tenantOf(ac *auth.Context) tenant {
+	id := ac.Principal().Identity()
+	return tenant{id.TenantID, id.Env}
+}
+
+// share is a tenant's part of what all tenants share: its links take turns with
+// each other, and all of them together with those of another tenant.
+type share struct {
+	tenant tenant
+	users  int // guarded by shares.mu
+
+	publishes, reads places
+
+	// Guarded by engine.mu.
+	ready   fifo[*link] // to be driven
+	lagging fifo[*link] // running; to go on where the disk may be waited for
+	drivers int         // of those that lag
+}
+
+// shares holds the shares that are in use.
+type shares struct {
+	mu sync.Mutex
+	of map[tenant]*share
+}
+
+// join returns the share of t; leave must be called when it is no longer used.
+func (s *shares) join(t tenant) *share {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sh := s.of[t]
+	if sh == nil {
+		sh = &share{tenant: t, publishes: newPlaces(publishUnits), reads: newPlaces(int64(bulk()))}
+		s.of[t] = sh
+	}
+	sh.users++
+	return sh
+}
+
+func (s *shares) leave(sh *share) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sh.users--; sh.users == 0 {
+		delete(s.of, sh.tenant)
+	}
+}
+
+// takePublish waits until the tenant may have a publish of so many events, with so
+// many bytes, in the journal. What it returns must be called when the journal has
+// answered. It has code overloaded where too many wait already.
+func (s *shares) takePublish(ctx context.Context, t tenant, events, bytes int) (done func(), err error) {
+	sh := s.join(t)
+	units := int64(min(1+events/unitEvents+bytes/unitBytes, publishUnits))
+	if err := sh.publishes.take(ctx, units); err != nil {
+		s.leave(sh)
+		return nil, err
+	}
+	return func() {
+		sh.publishes.give(units)
+		s.leave(sh)
+	}, nil
+}
+
+// takeRead is takePublish for a page of the journal.
+func (s *shares) takeRead(ctx context.Context, t tenant) (done func(), err error) {
+	sh := s.join(t)
+	if err := sh.reads.take(ctx, 1); err != nil {
+		s.leave(sh)
+		return nil, err
+	}
+	return func() {
+		sh.reads.give(1)
+		s.leave(sh)
+	}, nil
+}
+
+// places is a number of units, given to those who ask in their order.
+type places struct {
+	units   *semaphore.Weighted
+	waiting atomic.Int64 // units
+}
+
+func newPlaces(units int64) places { return places{units: semaphore.NewWeighted(units)} }
+
+// take waits for n units, unless more than maxWaiting would wait.
+func (p *places) take(ctx context.Context, n int64) error {
+	if p.units.TryAcquire(n) {
+		return nil
+	}
+	defer p.waiting.Add(-n)
+	if p.waiting.Add(n) > maxWaiting {
+		return &twinrail.Error{Code: twinrail.CodeOverloaded, Detail: "too many requests of this tenant are waiting", RetryAfter: overloadedFor}
+	}
+	return p.wait(ctx, n)
+}
+
+// wait is take for those who are bounded already.
+func (p *places) wait(ctx context.Context, n int64) error { return p.units.Acquire(ctx, n) }
+
+func (p *places) give(n int64) { p.units.Release(n) }
+
+// fifo is a queue of which what was taken is let go of. Its zero value is empty.
+type fifo[T any] struct {
+	items []T
+	head  int
+}
+
+func (q *fifo[T]) len() int { return len(q.items) - q.head }
+
+func (q *fifo[T]) push(v T) {
+	if q.head > len(q.items)/2 {
+		// Under load it may never be empty.
+		n := copy(q.items, q.items[q.head:])
+		clear(q.items[n:])
+		q.items, q.head = q.items[:n], 0
+	}
+	q.items = append(q.items, v)
+}
+
+// pop is for one that is not empty.
+func (q *fifo[T]) pop() T {
+	var none T
+	v := q.items[q.head]
+	q.items[q.head] = none
+	q.head++
+	if q.head == len(q.items) {
+		q.items, q.head = q.items[:0], 0
+	}
+	return v
+}
+
+// lag has a running link go on where the disk may be waited for.
+func (e *engine) lag(l *link) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.closed {
+		l.share.lagging.push(l)
+		e.staffLagging(l.share)
+	}
+}
+
+// staffLagging is called with mu held.
+func (e *engine) staffLagging(s *share) {
+	if s.lagging.len() > 0 && s.drivers < e.maxDrivers {
+		s.drivers++
+		e.wg.Go(func() { e.driveLagging(s) })
+	}
+}
+
+func (e *engine) driveLagging(s *share) {
+	resign := func() { e.endDriver(s) }
+	for l := e.popLagging(s); l != nil; l = e.popLagging(s) {
+		if !l.round(resign) {
+			return
+		}
+		// One page after the other would keep a processor for as long as the
+		// scheduler's slice is.
+		runtime.Gosched()
+	}
+}
+
+// popLagging returns nil, and takes the driver off the list, when none is left.
+func (e *engine) popLagging(s *share) *link {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if s.lagging.len() == 0 {
+		s.drivers--
+		return nil
+	}
+	return s.lagging.pop()
+}
+
+// endDriver is called by a driver that takes no more links.
+func (e *engine) endDriver(s *share) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s.drivers--
+	e.staffLagging(s)
+}
