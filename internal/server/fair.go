@@ -22,8 +22,13 @@ const (
 	publishUnits = 16
 	unitEvents   = 8
 	unitBytes    = 8 << 10
+	// A tenant that is alone has loneFactor times as many units: nobody waits
+	// behind it, and the more the journal has at a time, the fewer syncs it takes.
+	// It is alone when no other one has published for loneAfter.
+	loneFactor = 16
+	loneAfter  = time.Second
 	// maxWaiting bounds the units that wait for either.
-	maxWaiting = 1024
+	maxWaiting = 16 << 10
 )
 
 // bulk returns how many reads of its backlogs a tenant has under way, on the rails
@@ -60,6 +65,24 @@ type share struct {
 type shares struct {
 	mu sync.Mutex
 	of map[tenant]*share
+	// The tenant that published last, and the last one before it that is another.
+	latest, other published
+}
+
+type published struct {
+	by tenant
+	at time.Time
+}
+
+// alone notes that t publishes, and reports whether nobody else does.
+func (s *shares) alone(t tenant, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.latest.by != t {
+		s.other = s.latest
+	}
+	s.latest = published{t, now}
+	return s.other.at.IsZero() || now.Sub(s.other.at) >= loneAfter
 }
 
 // join returns the share of t; leave must be called when it is no longer used.
@@ -68,7 +91,7 @@ func (s *shares) join(t tenant) *share {
 	defer s.mu.Unlock()
 	sh := s.of[t]
 	if sh == nil {
-		sh = &share{tenant: t, publishes: newPlaces(publishUnits), reads: newPlaces(int64(bulk()))}
+		sh = &share{tenant: t, publishes: newPlaces(publishUnits * loneFactor), reads: newPlaces(int64(bulk()))}
 		s.of[t] = sh
 	}
 	sh.users++
@@ -89,12 +112,16 @@ func (s *shares) leave(sh *share) {
 func (s *shares) takePublish(ctx context.Context, t tenant, events, bytes int) (done func(), err error) {
 	sh := s.join(t)
 	units := int64(min(1+events/unitEvents+bytes/unitBytes, publishUnits))
-	if err := sh.publishes.take(ctx, units); err != nil {
+	places := units * loneFactor
+	if s.alone(t, time.Now()) {
+		places = units
+	}
+	if err := sh.publishes.take(ctx, places, units); err != nil {
 		s.leave(sh)
 		return nil, err
 	}
 	return func() {
-		sh.publishes.give(units)
+		sh.publishes.give(places)
 		s.leave(sh)
 	}, nil
 }
@@ -102,7 +129,7 @@ func (s *shares) takePublish(ctx context.Context, t tenant, events, bytes int) (
 // takeRead is takePublish for a page of the journal.
 func (s *shares) takeRead(ctx context.Context, t tenant) (done func(), err error) {
 	sh := s.join(t)
-	if err := sh.reads.take(ctx, 1); err != nil {
+	if err := sh.reads.take(ctx, 1, 1); err != nil {
 		s.leave(sh)
 		return nil, err
 	}
@@ -112,30 +139,30 @@ func (s *shares) takeRead(ctx context.Context, t tenant) (done func(), err error
 	}, nil
 }
 
-// places is a number of units, given to those who ask in their order.
+// places is a number of places, given to those who ask in their order.
 type places struct {
-	units   *semaphore.Weighted
+	free    *semaphore.Weighted
 	waiting atomic.Int64 // units
 }
 
-func newPlaces(units int64) places { return places{units: semaphore.NewWeighted(units)} }
+func newPlaces(n int64) places { return places{free: semaphore.NewWeighted(n)} }
 
-// take waits for n units, unless more than maxWaiting would wait.
-func (p *places) take(ctx context.Context, n int64) error {
-	if p.units.TryAcquire(n) {
+// take waits for n places, unless more than maxWaiting units would wait.
+func (p *places) take(ctx context.Context, n, units int64) error {
+	if p.free.TryAcquire(n) {
 		return nil
 	}
-	defer p.waiting.Add(-n)
-	if p.waiting.Add(n) > maxWaiting {
+	defer p.waiting.Add(-units)
+	if p.waiting.Add(units) > maxWaiting {
 		return &twinrail.Error{Code: twinrail.CodeOverloaded, Detail: "too many requests of this tenant are waiting", RetryAfter: overloadedFor}
 	}
 	return p.wait(ctx, n)
 }
 
 // wait is take for those who are bounded already.
-func (p *places) wait(ctx context.Context, n int64) error { return p.units.Acquire(ctx, n) }
+func (p *places) wait(ctx context.Context, n int64) error { return p.free.Acquire(ctx, n) }
 
-func (p *places) give(n int64) { p.units.Release(n) }
+func (p *places) give(n int64) { p.free.Release(n) }
 
 // fifo is a queue of which what was taken is let go of. Its zero value is empty.
 type fifo[T any] struct {

@@ -239,6 +239,11 @@ func TestPublishesOfATenantWait(t *testing.T) {
 		s := &shares{of: make(map[tenant]*share)}
 		a, b := tenant{"t_a", "dev"}, tenant{"t_a", "prod"}
 		take := s.takePublish
+		if done, err := take(t.Context(), b, 1, 1); err != nil { // so that a is not alone
+			t.Fatal(err)
+		} else {
+			done()
+		}
 		var held []func()
 		for i := range publishUnits / 2 {
 			events, bytes := unitEvents, 1 // 2 units
@@ -259,9 +264,10 @@ func TestPublishesOfATenantWait(t *testing.T) {
 		var mu sync.Mutex
 		var order []int
 		var wg sync.WaitGroup
-		for i := range maxWaiting {
+		const waiting = maxWaiting / publishUnits
+		for i := range waiting {
 			wg.Go(func() {
-				done, err := take(t.Context(), a, 1, 1)
+				done, err := take(t.Context(), a, 100, 1<<20) // all units
 				if err != nil {
 					t.Errorf("%d: %v", i, err)
 					return
@@ -276,19 +282,27 @@ func TestPublishesOfATenantWait(t *testing.T) {
 		_, err := take(t.Context(), a, 1, 1)
 		var e *twinrail.Error
 		if !errors.As(err, &e) || e.Code != twinrail.CodeOverloaded || e.RetryAfter <= 0 || e.Code.Info().Retry != twinrail.RetryBackoff {
-			t.Errorf("with %d waiting: %v", maxWaiting, err)
+			t.Errorf("with %d waiting: %v", waiting, err)
 		}
 		if len(order) != 0 {
 			t.Errorf("%d publishes did not wait", len(order))
 		}
-		s.of[a].publishes.give(1) // one of held[0]'s
+		for _, done := range held[1:] {
+			done()
+		}
 		synctest.Wait()
-		if len(order) != maxWaiting || !slices.IsSorted(order) {
-			t.Errorf("%d of %d were let through, in order: %v", len(order), maxWaiting, slices.IsSorted(order))
+		if len(order) != 0 {
+			t.Errorf("%d publishes that need all places were let through with one still held", len(order))
+		}
+		held[0]()
+		synctest.Wait()
+		if len(order) != waiting || !slices.IsSorted(order) {
+			t.Errorf("%d of %d were let through, in order: %v", len(order), waiting, slices.IsSorted(order))
 		}
 		wg.Wait()
-		if !s.of[a].publishes.units.TryAcquire(1) {
-			t.Error("a unit was not given back")
+		last, err := take(t.Context(), a, 100, 1<<20)
+		if err != nil {
+			t.Fatal(err)
 		}
 		// Who gives up waiting leaves nothing behind.
 		ctx, cancel := context.WithCancel(t.Context())
@@ -300,9 +314,7 @@ func TestPublishesOfATenantWait(t *testing.T) {
 		synctest.Wait()
 		cancel()
 		wg.Wait()
-		for _, done := range held {
-			done()
-		}
+		last()
 		if len(s.of) != 0 {
 			t.Errorf("%d shares are left", len(s.of))
 		}
@@ -335,7 +347,6 @@ func TestJournalIsShared(t *testing.T) {
 		r := newBubbleRig(t, func(o *Options) { o.Journal = j })
 		other := r.issuer.Token(authtest.Tenant("t_other"))
 		swap := func(path string) string { return strings.Replace(path, "t_acme", "t_other", 1) }
-		openAppends, openBounds := j.appends.close(), j.bounds.close()
 		var wg sync.WaitGroup
 		send := func(token, method, path, body string) {
 			wg.Go(func() {
@@ -344,6 +355,9 @@ func TestJournalIsShared(t *testing.T) {
 				}
 			})
 		}
+		send(other, "POST", swap(publishPath), `{"events":[`+commit(0)+`]}`)
+		wg.Wait()
+		openAppends, openBounds := j.appends.close(), j.bounds.close()
 		for range 40 {
 			send(r.token, "POST", publishPath, `{"events":[`+commit(1)+`]}`)
 			send(r.token, "GET", historyPath, "")
@@ -363,6 +377,47 @@ func TestJournalIsShared(t *testing.T) {
 		wg.Wait()
 		if n := len(r.server.engine.shares.of); n != 0 {
 			t.Errorf("%d shares are left", n)
+		}
+	})
+}
+
+// TestLoneTenant: who publishes alone is not held to the share that it has beside
+// others.
+func TestLoneTenant(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &shares{of: make(map[tenant]*share)}
+		a, b := tenant{"t_a", "dev"}, tenant{"t_b", "dev"}
+		free := func(who tenant) (n int) {
+			t.Helper()
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			var held []func()
+			for {
+				done, err := s.takePublish(ctx, who, 1, 1)
+				if err != nil {
+					break
+				}
+				held = append(held, done)
+			}
+			for _, done := range held {
+				done()
+			}
+			return len(held)
+		}
+		const all = publishUnits * loneFactor
+		if n := free(a); n != all {
+			t.Errorf("alone: %d publishes at a time, want %d", n, all)
+		}
+		if n := free(b); n != publishUnits {
+			t.Errorf("beside another: %d, want %d", n, publishUnits)
+		}
+		time.Sleep(loneAfter / 2)
+		if n := free(a); n != publishUnits {
+			t.Errorf("half a second after another: %d, want %d", n, publishUnits)
+		}
+		time.Sleep(loneAfter / 2)
+		if n := free(a); n != all {
+			t.Errorf("a second after another: %d, want %d", n, all)
 		}
 	})
 }
