@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"runtime"
 	"strconv"
 
 	"github.com/twinrail/twinrail"
@@ -48,25 +49,27 @@ func (s *Server) serveHistory(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeHistory(w, h.events, h.next, h.bounds)
+	return writeHistory(w, h)
 }
 
 // history is what a page is made of.
 type history struct {
-	events [][]byte
+	events []byte // their JSON, separated by commas
+	count  int
 	next   twinrail.Cursor
 	bounds journal.Bounds
 }
 
 // readHistory waits its turn among the reads of the tenant.
-func (s *Server) readHistory(ctx context.Context, ac *auth.Context, r auth.Reader, kinds kindFilter, after string, limit int) (h history, err error) {
+func (s *Server) readHistory(ctx context.Context, ac *auth.Context, r auth.Reader, kinds kindFilter, after string, limit int) (*history, error) {
 	done, err := s.engine.shares.takeRead(ctx, tenantOf(ac))
 	if err != nil {
-		return h, err
+		return nil, err
 	}
 	defer done()
+	h := new(history)
 	if h.bounds, err = s.opts.Journal.Bounds(ctx, r); err != nil {
-		return h, err
+		return nil, err
 	}
 	replay := s.flagsOf(ac).Replay
 	if !replay {
@@ -74,7 +77,7 @@ func (s *Server) readHistory(ctx context.Context, ac *auth.Context, r auth.Reade
 	}
 	h.next, err = s.historyStart(ctx, r, after, h.bounds)
 	if err == nil && replay { // else what is there was appended since the head was asked for
-		h.events, h.next, err = s.page(ctx, r, kinds, h.next, limit)
+		err = s.page(ctx, r, kinds, h, limit)
 	}
 	return h, err
 }
@@ -141,55 +144,61 @@ func voidCursor(reason twinrail.Code) error {
 	return twinrail.Errorf(twinrail.CodeCursorExpired, "", "%s: %s", reason, reason.Info().Title)
 }
 
-// page reads up to limit events that are meant for r, and are of the kinds that it
-// wants.
-func (s *Server) page(ctx context.Context, r auth.Reader, kinds kindFilter, after twinrail.Cursor, limit int) (events [][]byte, next twinrail.Cursor, err error) {
-	next = after
-	for bytes, reads := 0, 0; len(events) < limit && bytes < historyBytes && reads < historyReads; reads++ {
-		page, err := s.opts.Journal.Read(ctx, r, next.Seq, historyChunk)
+// page appends up to limit events to h, from h.next on, that are meant for r and
+// are of the kinds that it wants.
+func (s *Server) page(ctx context.Context, r auth.Reader, kinds kindFilter, h *history, limit int) error {
+	// Mostly the first read is the only one, and need not be of more than is asked.
+	chunk := min(historyChunk, limit<<10)
+	for reads := 0; h.count < limit && len(h.events) < historyBytes && reads < historyReads; reads++ {
+		page, err := s.opts.Journal.Read(ctx, r, h.next.Seq, chunk)
 		if err != nil {
-			return nil, next, err
+			return err
 		}
 		if page.Gap {
 			// Trimmed since the position was checked.
-			return nil, next, voidCursor(twinrail.CodeCursorExpired)
+			return voidCursor(twinrail.CodeCursorExpired)
 		}
 		for i := range page.Entries {
 			e := &page.Entries[i]
-			if len(events) == limit {
-				return events, next, nil
+			if h.count == limit {
+				return nil
 			}
 			if !r.Owns(e.Owner) {
-				return nil, next, hub.ErrForeign
+				return hub.ErrForeign
 			}
-			next = e.Cursor
+			h.next = e.Cursor
 			if r.Admits(e.Owner, e.Channel, e.Audience, e.To) && (kinds == 0 || kinds.wants(e.Channel, labelEntry(e))) {
-				events = append(events, appendEvent(nil, e))
-				bytes += len(events[len(events)-1])
+				h.add(e)
 			}
 		}
 		if !page.More {
 			break
 		}
+		chunk = historyChunk
+		runtime.Gosched() // a long page is not to hold up what is short
 	}
-	return events, next, nil
+	return nil
+}
+
+func (h *history) add(e *journal.Entry) {
+	if h.count++; h.count > 1 {
+		h.events = append(h.events, ',')
+	}
+	h.events = appendEvent(h.events, e)
 }
 
 // writeHistory writes a page by hand, since encoding/json would not keep the
 // events byte for byte.
-func writeHistory(w http.ResponseWriter, events [][]byte, next twinrail.Cursor, b journal.Bounds) error {
-	out := []byte(`{"events":[`)
-	for i, e := range events {
-		if i > 0 {
-			out = append(out, ',')
-		}
-		out = append(out, e...)
-	}
-	out = append(out, `],"next":"`+next.String()+`","oldest":"`+b.Oldest.String()+`","head":"`+b.Head.String()+"\"}\n"...)
+func writeHistory(w http.ResponseWriter, h *history) error {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	if _, err := w.Write(out); err != nil {
-		return abandoned(err)
+	for _, part := range [][]byte{
+		[]byte(`{"events":[`), h.events,
+		[]byte(`],"next":"` + h.next.String() + `","oldest":"` + h.bounds.Oldest.String() + `","head":"` + h.bounds.Head.String() + "\"}\n"),
+	} {
+		if _, err := w.Write(part); err != nil {
+			return abandoned(err)
+		}
 	}
 	return nil
 }
