@@ -221,7 +221,8 @@ func (w *wsConn) renew(ctx context.Context, token string) error {
 const maxHeartbeat = 10 * time.Minute
 
 // welcome takes the server's heartbeat over: the client gives up after two of
-// them and a margin of a half, and keeps itself alive in the server's eyes.
+// them and a margin of a quarter, so that it is back before the grace of its
+// presence is over, and keeps itself alive in the server's eyes.
 func (w *wsConn) welcome(ctx context.Context, frame *twinrail.ServerFrame) {
 	if w.connectionID != "" || frame.HeartbeatMS <= 0 {
 		return
@@ -231,7 +232,7 @@ func (w *wsConn) welcome(ctx context.Context, frame *twinrail.ServerFrame) {
 		w.f.resumeToken, w.f.subscribed = frame.ResumeToken, false
 	}
 	heartbeat := min(time.Duration(frame.HeartbeatMS)*time.Millisecond, maxHeartbeat)
-	w.dog.limit = heartbeat * 5 / 2
+	w.dog.limit = heartbeat * 9 / 4
 	w.keepalive.Go(func() { w.ping(ctx, heartbeat) })
 }
 

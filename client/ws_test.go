@@ -198,8 +198,8 @@ func TestWSCutsASilentConnection(t *testing.T) {
 			t.Errorf("the server saw the close code %d, want a cut: a clean close would end the session", code)
 		}
 		_, at := server.seen()
-		if gap := at[1].Sub(at[0]); gap < 157500*time.Millisecond || gap > 158500*time.Millisecond || !errors.Is(cause, errSilent) {
-			t.Errorf("cut after %v for %v, want 120 s + 37.5 s and up to 1 s of back-off", gap, cause)
+		if gap := at[1].Sub(at[0]); gap < 153750*time.Millisecond || gap > 154750*time.Millisecond || !errors.Is(cause, errSilent) {
+			t.Errorf("cut after %v for %v, want 120 s + 33.75 s and up to 1 s of back-off", gap, cause)
 		}
 	})
 }

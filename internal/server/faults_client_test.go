@@ -20,7 +20,7 @@ const (
 	firstBackoff = time.Second
 	maxBackoff   = 30 * time.Second
 	// maxSilence is two heartbeats and a margin.
-	maxSilence = 15 * time.Second * 5 / 2
+	maxSilence = 15 * time.Second * 9 / 4
 )
 
 // modelClient does what docs/protocol.md says that a client must do. Only its

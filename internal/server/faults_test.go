@@ -82,8 +82,8 @@ var faultScenarios = []faultScenario{
 			w.each(func(c *modelClient) { c.net.last().swallow() })
 			w.pass(3 * time.Minute)
 		},
-		sse: faultTimes{back: span{39500 * time.Millisecond, 42500 * time.Millisecond}, ends: span{99 * time.Second, 103 * time.Second}},
-		ws:  faultTimes{back: at(38500 * time.Millisecond), ends: at(28 * time.Second)},
+		sse: faultTimes{back: span{maxSilence + 2*time.Second, maxSilence + 5*time.Second}, ends: span{99 * time.Second, 103 * time.Second}},
+		ws:  faultTimes{back: at(maxSilence + firstBackoff), ends: at(28 * time.Second)},
 	},
 	{
 		name:  "half-open, taken over",
