@@ -9,7 +9,6 @@ import (
 
 	"github.com/twinrail/twinrail"
 	"github.com/twinrail/twinrail/internal/auth"
-	"github.com/twinrail/twinrail/internal/intrusive"
 )
 
 // GestureInterval is how often those who read a stream's gestures are woken for
@@ -102,10 +101,10 @@ type board struct {
 	version atomic.Uint64 // of the last gesture
 	round   atomic.Uint64 // how often the viewers were woken
 
-	mu     sync.Mutex
-	latest map[gestureKey]*gesture
-	list   gestureList // by their version
-	bytes  int
+	mu          sync.Mutex
+	latest      map[gestureKey]*gesture
+	first, last *gesture // by their version
+	bytes       int
 
 	// Waking: due says that a round is to come, began is when the last one did.
 	due   bool
@@ -122,14 +121,12 @@ type gestureKey struct {
 
 // gesture is the newest of its key. It is guarded by board.mu.
 type gesture struct {
-	key     gestureKey
-	item    *Item
-	version uint64
-	at      time.Time
-	intrusive.Links[gesture]
+	key        gestureKey
+	item       *Item
+	version    uint64
+	at         time.Time
+	prev, next *gesture
 }
-
-type gestureList = intrusive.List[gesture, *gesture]
 
 func (g *gesture) expired(now time.Time) bool { return now.Sub(g.at) >= gestureLife }
 
@@ -155,7 +152,7 @@ func (b *board) put(key gestureKey, it *Item) {
 	g.item, g.at, g.version = it, now, b.version.Load()+1
 	b.push(g)
 	for len(b.latest) > maxGestures || b.bytes > maxGestureBytes {
-		b.remove(b.list.First())
+		b.remove(b.first)
 		b.stream.hub.evicted.Add(1)
 	}
 	if !b.due {
@@ -166,21 +163,36 @@ func (b *board) put(key gestureKey, it *Item) {
 
 // push takes g in, and makes its version the last.
 func (b *board) push(g *gesture) {
-	b.list.Push(g)
+	g.prev, g.next = b.last, nil
+	if b.last == nil {
+		b.first = g
+	} else {
+		b.last.next = g
+	}
+	b.last = g
 	b.latest[g.key] = g
 	b.bytes += g.item.size()
 	b.version.Store(g.version)
 }
 
 func (b *board) remove(g *gesture) {
-	b.list.Remove(g)
+	if g.prev == nil {
+		b.first = g.next
+	} else {
+		g.prev.next = g.next
+	}
+	if g.next == nil {
+		b.last = g.prev
+	} else {
+		g.next.prev = g.prev
+	}
 	delete(b.latest, g.key)
 	b.bytes -= g.item.size()
 }
 
 func (b *board) expire(now time.Time) {
-	for g := b.list.First(); g != nil && g.expired(now); g = b.list.First() {
-		b.remove(g)
+	for b.first != nil && b.first.expired(now) {
+		b.remove(b.first)
 	}
 }
 
@@ -188,7 +200,7 @@ func (b *board) expire(now time.Time) {
 func (b *board) clear() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.list, b.bytes = gestureList{}, 0
+	b.first, b.last, b.bytes = nil, nil, 0
 	clear(b.latest)
 	if b.timer != nil {
 		b.timer.Stop()
@@ -202,8 +214,8 @@ func (b *board) arm(now time.Time) {
 	switch {
 	case b.due:
 		at = b.began.Add(GestureInterval)
-	case b.list.Len() > 0:
-		at = b.list.First().at.Add(gestureLife)
+	case b.first != nil:
+		at = b.first.at.Add(gestureLife)
 	default:
 		return
 	}
@@ -311,7 +323,7 @@ func (v *viewer) gather(buf []*Item, max int) ([]*Item, error) {
 		v.until, v.round = b.version.Load(), b.round.Load()+1
 	}
 	now, bytes := time.Now(), 0
-	for g := b.after(seen); g != nil && g.version <= v.until; g = g.Next() {
+	for g := b.after(seen); g != nil && g.version <= v.until; g = g.next {
 		it := g.item
 		if !r.Owns(it.owner) {
 			return nil, ErrForeign
@@ -333,7 +345,7 @@ func (v *viewer) gather(buf []*Item, max int) ([]*Item, error) {
 // after returns the first gesture with a version after seen, or nil.
 func (b *board) after(seen uint64) *gesture {
 	var first *gesture
-	for g := b.list.Last(); g != nil && g.version > seen; g = g.Prev() {
+	for g := b.last; g != nil && g.version > seen; g = g.prev {
 		first = g
 	}
 	return first

@@ -56,13 +56,13 @@ func (b *board) check(t *testing.T) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	n, bytes, version := 0, 0, uint64(0)
-	for g := b.list.First(); g != nil; g = g.Next() {
-		if g.version <= version || b.latest[g.key] != g || (g.Next() == nil) != (g == b.list.Last()) || g.Next() != nil && g.Next().Prev() != g {
+	for g := b.first; g != nil; g = g.next {
+		if g.version <= version || b.latest[g.key] != g || (g.next == nil) != (g == b.last) || g.next != nil && g.next.prev != g {
 			t.Fatalf("gesture %d is out of place", g.version)
 		}
 		n, bytes, version = n+1, bytes+g.item.size(), g.version
 	}
-	if n != len(b.latest) || n != b.list.Len() || bytes != b.bytes || version > b.version.Load() || n > maxGestures || bytes > maxGestureBytes {
+	if n != len(b.latest) || bytes != b.bytes || version > b.version.Load() || n > maxGestures || bytes > maxGestureBytes {
 		t.Fatalf("holds %d gestures, of %d bytes: %d and %d were counted", n, bytes, len(b.latest), b.bytes)
 	}
 	return n

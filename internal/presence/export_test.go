@@ -26,7 +26,7 @@ func (g *Registry) Gone(r auth.Reader) int {
 	defer g.release(rm)
 	rm.mu.Lock()
 	defer rm.mu.Unlock()
-	return rm.gone.Len()
+	return rm.gone.n
 }
 
 // ExpireLate has the timer of the session's first loss run out only now.
@@ -57,11 +57,11 @@ func (rm *room) check() error {
 		}
 	}
 	members, at := 0, make(map[*place]int)
-	for m := rm.present.First(); m != nil; m = m.Next() {
+	for m := rm.present.first; m != nil; m = m.next {
 		members++
 		at[m.place]++
 	}
-	for m := rm.gone.First(); m != nil; m = m.Next() {
+	for m := rm.gone.first; m != nil; m = m.next {
 		gone++
 	}
 	for _, p := range rm.places {
@@ -72,8 +72,8 @@ func (rm *room) check() error {
 	switch {
 	case parked != rm.parked:
 		return fmt.Errorf("%d are parked, and %d counted", parked, rm.parked)
-	case members != rm.present.Len() || gone != rm.gone.Len():
-		return fmt.Errorf("%d present and %d gone, and %d and %d counted", members, gone, rm.present.Len(), rm.gone.Len())
+	case members != rm.present.n || gone != rm.gone.n:
+		return fmt.Errorf("%d present and %d gone, and %d and %d counted", members, gone, rm.present.n, rm.gone.n)
 	case len(at) != len(rm.places):
 		return fmt.Errorf("there are members at %d places, and %d places", len(at), len(rm.places))
 	case rm.refs != members+len(rm.watchers):

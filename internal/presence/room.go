@@ -6,7 +6,6 @@ import (
 
 	"github.com/twinrail/twinrail"
 	"github.com/twinrail/twinrail/internal/auth"
-	"github.com/twinrail/twinrail/internal/intrusive"
 )
 
 // room is a stream that somebody is present in, or watches.
@@ -66,12 +65,41 @@ type member struct {
 	join, change uint64 // versions: when it came, and of the last change
 	// view is what watchers are shown, and of one who left, what they are told
 	// then. It is replaced, never changed.
-	view *twinrail.PresenceMember
-	intrusive.Links[member]
+	view       *twinrail.PresenceMember
+	prev, next *member
 }
 
 // list is a list of members, of which each is in one.
-type list = intrusive.List[member, *member]
+type list struct {
+	first, last *member
+	n           int
+}
+
+func (l *list) push(m *member) {
+	m.prev, m.next = l.last, nil
+	if l.last == nil {
+		l.first = m
+	} else {
+		l.last.next = m
+	}
+	l.last = m
+	l.n++
+}
+
+func (l *list) remove(m *member) {
+	if m.prev == nil {
+		l.first = m.next
+	} else {
+		m.prev.next = m.next
+	}
+	if m.next == nil {
+		l.last = m.prev
+	} else {
+		m.next.prev = m.prev
+	}
+	m.prev, m.next = nil, nil
+	l.n--
+}
 
 // come makes a member of one who says view of itself. With a limit it has code
 // limit_exceeded where the place has as many members.
@@ -102,14 +130,14 @@ func (rm *room) update(m *member, state []byte) {
 	view := *m.view
 	view.State = state
 	m.view = &view
-	rm.present.Remove(m)
+	rm.present.remove(m)
 	rm.changed(m, &rm.present)
 }
 
 func (rm *room) leave(m *member) {
 	rm.mu.Lock()
 	defer rm.mu.Unlock()
-	rm.present.Remove(m)
+	rm.present.remove(m)
 	if m.place.members--; m.place.members == 0 {
 		delete(rm.places, m.place.audience)
 	}
@@ -123,7 +151,7 @@ func (rm *room) leave(m *member) {
 func (rm *room) changed(m *member, to *list) {
 	rm.version++
 	m.change = rm.version
-	to.Push(m)
+	to.push(m)
 	if rm.parked > 0 {
 		rm.announce()
 	}
@@ -146,21 +174,21 @@ func (rm *room) prune() {
 		return
 	}
 	most := maxTombstones * rm.opts.MaxMembers
-	if rm.gone.Len() > min(max(2*(rm.present.Len()+tombstones), rm.pruneAt), most) {
+	if rm.gone.n > min(max(2*(rm.present.n+tombstones), rm.pruneAt), most) {
 		oldest := rm.version
 		for _, w := range rm.watchers {
 			if w.version >= rm.forgotten {
 				oldest = min(oldest, w.version)
 			}
 		}
-		for rm.gone.Len() > 0 && rm.gone.First().change <= oldest {
-			rm.gone.Remove(rm.gone.First())
+		for rm.gone.n > 0 && rm.gone.first.change <= oldest {
+			rm.gone.remove(rm.gone.first)
 		}
-		rm.pruneAt = 2 * rm.gone.Len()
+		rm.pruneAt = 2 * rm.gone.n
 	}
-	for rm.gone.Len() > most {
-		rm.forgotten = rm.gone.First().change
-		rm.gone.Remove(rm.gone.First())
+	for rm.gone.n > most {
+		rm.forgotten = rm.gone.first.change
+		rm.gone.remove(rm.gone.first)
 	}
 }
 
@@ -206,8 +234,8 @@ func (rm *room) unpark() []*Watch {
 
 // seenBy returns those present whom r may see.
 func (rm *room) seenBy(r auth.Reader) []sighting {
-	seen := make([]sighting, 0, rm.present.Len())
-	for m := rm.present.First(); m != nil; m = m.Next() {
+	seen := make([]sighting, 0, rm.present.n)
+	for m := rm.present.first; m != nil; m = m.next {
 		if m.seenBy(r) {
 			seen = append(seen, sighting{m.join, m.view})
 		}

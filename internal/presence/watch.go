@@ -118,13 +118,13 @@ func (w *Watch) look() error {
 // rest, the oldest change first.
 func (w *Watch) gather() {
 	rm, d := w.room, &w.rest
-	for m := rm.gone.Last(); m != nil && m.change > w.version; m = m.Prev() {
+	for m := rm.gone.last; m != nil && m.change > w.version; m = m.prev {
 		// Who came and left meanwhile was never there.
 		if m.join <= w.version && m.seenBy(w.reader) {
 			d.leave = append(d.leave, m.view)
 		}
 	}
-	for m := rm.present.Last(); m != nil && m.change > w.version; m = m.Prev() {
+	for m := rm.present.last; m != nil && m.change > w.version; m = m.prev {
 		switch {
 		case !m.seenBy(w.reader):
 		case m.join > w.version:

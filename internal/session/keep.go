@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/twinrail/twinrail/internal/intrusive"
 	"github.com/twinrail/twinrail/internal/table"
 )
 
@@ -114,12 +113,12 @@ func (g *Registry) run() {
 func (g *Registry) due() *Session {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	s, now := g.lost.First(), g.since()
+	s, now := g.lost.front, g.since()
 	if s == nil || s.until > now {
 		g.over.Reset(g.lost.wait(now))
 		return nil
 	}
-	g.lost.Remove(s)
+	g.lost.remove(s)
 	delete(g.sessions, s.id)
 	return s
 }
@@ -134,15 +133,37 @@ func (g *Registry) finish(s *Session) {
 
 // list is a queue of sessions that can be left anywhere. The zero list is empty.
 // As all wait for the same time, the one at the front is over first.
-type list struct {
-	intrusive.List[Session, *Session]
+type list struct{ front, back *Session }
+
+func (l *list) add(s *Session) {
+	s.prev, s.next = l.back, nil
+	if l.back == nil {
+		l.front = s
+	} else {
+		l.back.next = s
+	}
+	l.back = s
+}
+
+func (l *list) remove(s *Session) {
+	if s.prev == nil {
+		l.front = s.next
+	} else {
+		s.prev.next = s.next
+	}
+	if s.next == nil {
+		l.back = s.prev
+	} else {
+		s.next.prev = s.prev
+	}
+	s.prev, s.next = nil, nil // or it would keep them in memory
 }
 
 // wait returns how long it is until the session at the front is over, or an hour
 // where there is none.
 func (l *list) wait(now time.Duration) time.Duration {
-	if l.First() == nil {
+	if l.front == nil {
 		return time.Hour
 	}
-	return l.First().until - now
+	return l.front.until - now
 }

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/twinrail/twinrail"
-	"github.com/twinrail/twinrail/internal/intrusive"
 	"github.com/twinrail/twinrail/internal/table"
 )
 
@@ -77,13 +76,12 @@ type Session struct {
 	id string
 
 	// Guarded by g.mu.
-	holder   Holder // nil while the session waits
-	uses     uint64
-	value    any
-	until    time.Duration // since g.start, when it is over; while it waits
-	claiming bool          // a claim is being made durable
-
-	intrusive.Links[Session] // in g.lost
+	holder     Holder // nil while the session waits
+	uses       uint64
+	value      any
+	until      time.Duration // since g.start, when it is over; while it waits
+	prev, next *Session      // in g.lost
+	claiming   bool          // a claim is being made durable
 }
 
 // Open returns the registry that is in the table. Sessions that had a holder
@@ -229,7 +227,7 @@ func (g *Registry) claimed(s *Session, h Holder, ok bool) (old Holder, over bool
 		return nil, false
 	}
 	if old = s.holder; old == nil {
-		g.lost.Remove(s)
+		g.lost.remove(s)
 		g.held++
 	}
 	s.holder = h
@@ -288,10 +286,10 @@ func (s *Session) Lose(h Holder) {
 // wait puts s, which has no holder, among those that wait. Guarded by g.mu.
 func (g *Registry) wait(s *Session, until time.Duration) {
 	s.until = until
-	if g.lost.First() == nil && g.over != nil {
+	if g.lost.front == nil && g.over != nil {
 		g.over.Reset(until - g.since())
 	}
-	g.lost.Push(s)
+	g.lost.add(s)
 }
 
 // End says that h, if it holds the session, ends it.
