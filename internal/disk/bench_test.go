@@ -99,7 +99,7 @@ func publishStraight(b *testing.B, recs []journal.Record) float64 {
 	}
 	defer db.Close()
 	return perSecond(b, len(recs), func(i int) error {
-		key := binary.BigEndian.AppendUint64([]byte("e"+recs[i].Owner), uint64(i/benchStreams+1))
+		key := binary.BigEndian.AppendUint64([]byte("e"+recs[i].Owner()), uint64(i/benchStreams+1))
 		return db.Set(key, recs[i].AppendBinary(nil), pebble.Sync)
 	})
 }

@@ -112,7 +112,7 @@ func (c *committer) newAppending(recs []journal.Record, expect journal.Expect) *
 	}
 	for i := range recs {
 		rec := &recs[i]
-		a.ids[i] = hashID(rec.ID)
+		a.ids[i] = hashID(rec.ID())
 		start := len(*buffer)
 		*buffer = appendEvent(*buffer, rec)
 		a.events[i] = (*buffer)[start:]

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"encoding/binary"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -146,9 +147,9 @@ func (g *group) append(a *appending) error {
 // returns the size of the others, 0 where there are none.
 func (g *group) resolve(a *appending) (fresh int64, err error) {
 	for i := range a.recs {
-		digest := a.recs[i].Digest
+		digest := a.recs[i].Digest()
 		if j := a.earlier(i); j >= 0 {
-			if a.recs[j].Digest != digest {
+			if a.recs[j].Digest() != digest {
 				return 0, &journal.IDConflictError{Index: i}
 			}
 			continue
@@ -183,7 +184,7 @@ func (a *appending) earlier(i int) int {
 func (g *group) known(a *appending, i int) (k known, ok bool, err error) {
 	s, id := a.stream, a.ids[i]
 	if f, fresh := g.fresh[streamID{s, id}]; fresh {
-		k, ok = known{f.a.results[f.i], f.a.recs[f.i].Digest}, true
+		k, ok = known{f.a.results[f.i], f.a.recs[f.i].Digest()}, true
 	} else if s.recent.has(id) || !s.excludes(&a.lookup, i) {
 		k, ok, err = g.stored(s, id)
 	}
@@ -191,7 +192,7 @@ func (g *group) known(a *appending, i int) (k known, ok bool, err error) {
 		return known{}, false, err
 	}
 	window := g.j.options.DedupeWindow
-	return k, window == 0 || a.recs[i].Time.Sub(k.result.Time) <= window, nil
+	return k, window == 0 || a.recs[i].Time().Sub(k.result.Time) <= window, nil
 }
 
 func (g *group) stored(s *stream, id idHash) (known, bool, error) {
@@ -208,7 +209,7 @@ func (g *group) stored(s *stream, id idHash) (known, bool, error) {
 	if err != nil {
 		return known{}, false, err
 	}
-	return known{s.result(&rec, at), rec.Digest}, true, nil
+	return known{s.result(at, rec.Time), rec.Digest}, true, nil
 }
 
 // find returns the seq of the latest record in the database with the ID, or 0.
@@ -224,9 +225,9 @@ func (g *group) find(s *stream, id idHash) (uint64, error) {
 	return parseSeq(value)
 }
 
-// result says that rec stands at p.
-func (s *stream) result(rec *journal.Record, p place) journal.Result {
-	return journal.Result{Seq: p.seq, Prev: p.seq - 1, Cursor: s.cursor(p), Time: rec.Time}
+// result says that a record of the time at stands at p.
+func (s *stream) result(p place, at time.Time) journal.Result {
+	return journal.Result{Seq: p.seq, Prev: p.seq - 1, Cursor: s.cursor(p), Time: at}
 }
 
 // put gives the i-th record of a the next place in its stream. Adding to a batch
@@ -242,7 +243,7 @@ func (g *group) put(a *appending, i int) {
 		g.key = indexKey(g.key[:0], s.key, id)
 		g.batch.Set(g.key, g.seq[:], nil)
 	}
-	a.results[i] = s.result(rec, s.next)
+	a.results[i] = s.result(s.next, rec.Time())
 	g.fresh[streamID{s, a.ids[i]}] = freshID{a, i}
 	s.remember(a.ids[i])
 	g.grown[s] = s.next

@@ -119,13 +119,13 @@ func setBytes(event []byte, bytes uint64) { binary.BigEndian.PutUint64(event, by
 
 // parseEvent returns the record in an event's value, of which it keeps parts,
 // and its place.
-func parseEvent(value []byte, seq uint64) (journal.Record, place, error) {
+func parseEvent(value []byte, seq uint64) (journal.Stored, place, error) {
 	if len(value) < eventHeader {
-		return journal.Record{}, place{}, fmt.Errorf("%w: an event", ErrDamaged)
+		return journal.Stored{}, place{}, fmt.Errorf("%w: an event", ErrDamaged)
 	}
-	rec, err := journal.ParseRecord(value[eventHeader:])
+	rec, err := journal.ParseStored(value[eventHeader:])
 	if err != nil {
-		return journal.Record{}, place{}, fmt.Errorf("%w: %w", ErrDamaged, err)
+		return journal.Stored{}, place{}, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return rec, place{seq, rec.Check(seq), binary.BigEndian.Uint64(value)}, nil
 }

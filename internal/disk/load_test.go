@@ -68,9 +68,9 @@ func (l *load) ack(recs []journal.Record, results []journal.Result) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i, r := range results {
-		l.acked[recs[i].ID] = r
+		l.acked[recs[i].ID()] = r
 		if l.onAck != nil {
-			l.onAck(recs[i].ID, r)
+			l.onAck(recs[i].ID(), r)
 		}
 	}
 	if l.reached != nil && len(l.acked) >= l.target {

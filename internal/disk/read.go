@@ -91,7 +91,7 @@ func (s *stream) entry(key, value []byte) (journal.Entry, error) {
 	if err != nil {
 		return journal.Entry{}, err
 	}
-	return journal.Entry{Record: rec, Prev: seq - 1, Cursor: s.cursor(at)}, nil
+	return journal.Entry{Stored: rec, Prev: seq - 1, Cursor: s.cursor(at)}, nil
 }
 
 // Bounds implements [journal.Journal].

@@ -185,7 +185,7 @@ func (m *transcriptModel) append(j journal.Journal, w writers, batch []message) 
 	}
 	for i, r := range results {
 		m.messages = append(m.messages, batch[i])
-		m.lines = append(m.lines, encode(twinrail.CanvasStream, &journal.Entry{Record: recs[i], Prev: r.Prev, Cursor: r.Cursor}))
+		m.lines = append(m.lines, encode(twinrail.CanvasStream, &journal.Entry{Stored: recs[i].Stored(), Prev: r.Prev, Cursor: r.Cursor}))
 	}
 	return nil
 }

@@ -97,9 +97,9 @@ type Result struct {
 	Duplicate bool
 }
 
-// Entry is a record in its place.
+// Entry is a stored event in its place.
 type Entry struct {
-	Record
+	Stored
 	Prev   uint64 // the seq of the record before it, trimmed or not; 0 for the first
 	Cursor twinrail.Cursor
 }
@@ -151,23 +151,20 @@ var (
 
 // Batch returns the key of the stream that all of recs belong to, or ErrBatch, also
 // where one of them is on a channel that is not kept; and ErrUnauthorized where one
-// was not made by [NewRecord] for that stream.
+// was not made by [NewRecord] of a Writer that came from an authorization.
 func Batch(recs []Record) (key string, err error) {
-	if len(recs) == 0 || recs[0].Owner == "" {
+	if len(recs) == 0 {
 		return "", ErrBatch
 	}
 	for i := range recs {
-		if recs[i].Owner != recs[0].Owner {
-			return "", ErrBatch
-		}
-		if recs[i].authorized != recs[i].Owner {
+		switch rec := &recs[i]; {
+		case rec.Owner() == "":
 			return "", ErrUnauthorized
-		}
-		if !recs[i].Channel.Journaled() {
+		case rec.Owner() != recs[0].Owner(), !rec.Channel().Journaled():
 			return "", ErrBatch
 		}
 	}
-	return recs[0].Owner, nil
+	return recs[0].Owner(), nil
 }
 
 // SeqConflictError says that a stream's last seq was not the expected one.

@@ -108,7 +108,7 @@ func (m *Memory) append(ctx context.Context, key string, recs []Record, expect E
 	for i := range recs {
 		switch first := firsts[i]; {
 		case first < 0:
-			results[i] = s.push(recs[i], m.options.Stride)
+			results[i] = s.push(recs[i].stored, m.options.Stride)
 		case first < len(recs):
 			results[i] = results[first]
 			results[i].Duplicate = true
@@ -166,12 +166,12 @@ func (s *memoryStream) firsts(recs []Record, window time.Duration) (firsts []int
 	within := make(map[string]int, len(recs))
 	firsts = make([]int, len(recs))
 	for i := range recs {
-		rec, first := &recs[i], (*Record)(nil)
+		rec, first := &recs[i].stored, (*Stored)(nil)
 		firsts[i] = -1
 		if j, ok := within[rec.ID]; ok {
-			firsts[i], first = j, &recs[j]
+			firsts[i], first = j, &recs[j].stored
 		} else if j, ok := s.known(rec, window); ok {
-			firsts[i], first = len(recs)+j, &s.entries[j].Record
+			firsts[i], first = len(recs)+j, &s.entries[j].Stored
 		} else {
 			fresh += int64(rec.Size())
 		}
@@ -184,7 +184,7 @@ func (s *memoryStream) firsts(recs []Record, window time.Duration) (firsts []int
 }
 
 // known returns the index of the entry that rec repeats.
-func (s *memoryStream) known(rec *Record, window time.Duration) (int, bool) {
+func (s *memoryStream) known(rec *Stored, window time.Duration) (int, bool) {
 	seq, ok := s.ids[rec.ID]
 	if !ok {
 		return 0, false
@@ -201,11 +201,10 @@ func (s *memoryStream) find(seq uint64) (int, bool) {
 	})
 }
 
-func (s *memoryStream) push(rec Record, stride uint64) Result {
+func (s *memoryStream) push(rec Stored, stride uint64) Result {
 	seq := s.head.Seq + stride
-	rec.authorized = "" // as if it had been read back
 	e := Entry{
-		Record: rec,
+		Stored: rec,
 		Prev:   s.head.Seq,
 		Cursor: twinrail.Cursor{Epoch: s.epoch, Seq: seq, Check: rec.Check(seq)},
 	}

@@ -6,18 +6,20 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"slices"
 	"time"
 
 	"github.com/twinrail/twinrail"
 	"github.com/twinrail/twinrail/internal/auth"
 )
 
-// Record is an event before it has a place in a log: who owns it, whom it is
-// for, and its JSON in two parts, around where its position goes. It is not
-// changed once made; its slices may be shared.
-type Record struct {
-	// Owner is the home key of the stream that the record was made for. It is
-	// stored with the record, and checked again where the record goes out.
+// Stored is what a log keeps of an event: who owns it, whom it is for, and its
+// JSON in two parts, around where its position goes. It says what is there, and
+// is no right to anything: what is appended is a [Record]. It is not changed once
+// made; its slices may be shared.
+type Stored struct {
+	// Owner is the home key of the stream that the event was stored in. It is
+	// checked again where the event goes out.
 	Owner    string
 	ID       string
 	Time     time.Time // UTC, whole microseconds
@@ -31,10 +33,14 @@ type Record struct {
 	// Head and Tail are as in [twinrail.Event.AppendHead].
 	Head []byte
 	Tail []byte
+}
 
-	// authorized is the key of the Writer that the record was made with, "" for
-	// one that was read back. Append takes a record only where it is the Owner.
-	authorized string
+// Record is an event that may be appended, before it has a place in a log: the
+// right to store it, with what is to be stored. Only [NewRecord] makes one, of a
+// Writer, and nobody can change for whom it is after that. The zero Record is not
+// taken by any journal.
+type Record struct {
+	stored Stored
 }
 
 // NewRecord makes the record of the event that w was authorized for. Of e it
@@ -42,19 +48,46 @@ type Record struct {
 func NewRecord(w auth.Writer, e twinrail.Event) Record {
 	w.Stamp(&e)
 	e.Time = e.Time.UTC().Truncate(time.Microsecond)
-	return Record{
-		Owner:      w.Key(),
-		ID:         e.ID,
-		Time:       e.Time,
-		Channel:    e.Channel,
-		Audience:   w.Address().Audience,
-		To:         e.To,
-		Digest:     digest(w, &e),
-		Head:       e.AppendHead(nil),
-		Tail:       e.AppendTail(make([]byte, 0, len(e.Data)+512)),
-		authorized: w.Key(),
-	}
+	return Record{Stored{
+		Owner:    w.Key(),
+		ID:       e.ID,
+		Time:     e.Time,
+		Channel:  e.Channel,
+		Audience: w.Address().Audience,
+		To:       slices.Clone(e.To), // it is the caller's
+		Digest:   digest(w, &e),
+		Head:     e.AppendHead(nil),
+		Tail:     e.AppendTail(make([]byte, 0, len(e.Data)+512)),
+	}}
 }
+
+// Stored returns what of r is stored.
+func (r *Record) Stored() Stored { return r.stored }
+
+// Owner returns the home key of the stream that r was made for, "" of the zero
+// Record.
+func (r *Record) Owner() string { return r.stored.Owner }
+
+// ID returns the event's ID.
+func (r *Record) ID() string { return r.stored.ID }
+
+// Time returns the event's time, in UTC and whole microseconds.
+func (r *Record) Time() time.Time { return r.stored.Time }
+
+// Channel returns the channel that the event is on.
+func (r *Record) Channel() twinrail.Channel { return r.stored.Channel }
+
+// Digest is [Stored.Digest].
+func (r *Record) Digest() [16]byte { return r.stored.Digest }
+
+// Check is [Stored.Check].
+func (r *Record) Check(seq uint64) uint64 { return r.stored.Check(seq) }
+
+// Size is [Stored.Size].
+func (r *Record) Size() int { return r.stored.Size() }
+
+// AppendBinary is [Stored.AppendBinary].
+func (r *Record) AppendBinary(dst []byte) []byte { return r.stored.AppendBinary(dst) }
 
 func digest(w auth.Writer, e *twinrail.Event) [16]byte {
 	h := sha256.New()
@@ -80,7 +113,7 @@ func hashString(h hash.Hash, s string) {
 
 // Check returns the check of a cursor to the record at seq: it ties the cursor
 // to this very record at this very place.
-func (r *Record) Check(seq uint64) uint64 {
+func (r *Stored) Check(seq uint64) uint64 {
 	b := appendBytes(make([]byte, 0, 512), r.Owner) // on the stack, as it usually fits
 	b = appendBytes(b, r.ID)
 	b = append(b, r.Digest[:]...)
@@ -100,14 +133,14 @@ func StreamEpoch(log [16]byte, key string) uint64 {
 }
 
 // Size returns roughly what the record takes in memory, in bytes.
-func (r *Record) Size() int {
+func (r *Stored) Size() int {
 	return len(r.Owner) + len(r.ID) + len(r.Head) + len(r.Tail) + 16
 }
 
 const recordVersion = 1
 
 // AppendBinary appends the stored form of r.
-func (r *Record) AppendBinary(dst []byte) []byte {
+func (r *Stored) AppendBinary(dst []byte) []byte {
 	dst = append(dst, recordVersion)
 	dst = appendBytes(dst, r.Owner)
 	dst = appendBytes(dst, r.ID)
@@ -131,14 +164,14 @@ func appendBytes[T string | []byte](dst []byte, s T) []byte {
 
 var errRecord = errors.New("journal: a stored record is damaged")
 
-// ParseRecord reads the stored form of a record. Head and Tail of the result
+// ParseStored reads the stored form of a record. Head and Tail of the result
 // are parts of b.
-func ParseRecord(b []byte) (Record, error) {
+func ParseStored(b []byte) (Stored, error) {
 	if len(b) == 0 || b[0] != recordVersion {
-		return Record{}, fmt.Errorf("%w: unknown version", errRecord)
+		return Stored{}, fmt.Errorf("%w: unknown version", errRecord)
 	}
 	p := parser{b: b[1:]}
-	r := Record{Owner: string(p.bytes()), ID: string(p.bytes())}
+	r := Stored{Owner: string(p.bytes()), ID: string(p.bytes())}
 	r.Time = time.UnixMicro(p.varint()).UTC()
 	r.Channel = twinrail.Channel(p.bytes())
 	a := &r.Audience
@@ -156,7 +189,7 @@ func ParseRecord(b []byte) (Record, error) {
 	copy(r.Digest[:], p.take(uint64(len(r.Digest))))
 	r.Head, r.Tail = p.bytes(), p.bytes()
 	if p.bad || len(p.b) != 0 {
-		return Record{}, errRecord
+		return Stored{}, errRecord
 	}
 	return r, nil
 }

@@ -120,7 +120,7 @@ func TestLabelEntry(t *testing.T) {
 		`{"kind":"audit"}`: "audit", "{ \"a\" : {\"kind\":\"replay\"},\n\"kind\" : \"preview\" }": "preview", `{"kind":"audit","kind":"replay"}`: "replay",
 	} {
 		rec := journal.NewRecord(w, twinrail.Event{ID: "x", Type: "t", To: []string{"u_1"}, Data: []byte(data)})
-		if got := labelEntry(&journal.Entry{Record: rec}); got != want {
+		if got := labelEntry(&journal.Entry{Stored: rec.Stored()}); got != want {
 			t.Errorf("%s: %q, want %q", data, got, want)
 		}
 	}

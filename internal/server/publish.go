@@ -115,7 +115,7 @@ func (s *Server) publish(ctx context.Context, ac *auth.Context, request *publish
 		if err != nil {
 			return nil, twinrail.InField("events["+strconv.Itoa(i)+"]", err)
 		}
-		if i > 0 && record.Owner != records[0].Owner {
+		if i > 0 && record.Owner() != records[0].Owner() {
 			return nil, twinrail.Errorf(twinrail.CodeBadRequest, "events["+strconv.Itoa(i)+"].routing", "all events of a publish belong to one stream")
 		}
 		records[i] = record
@@ -146,13 +146,13 @@ func (s *Server) results(records []journal.Record, stored []journal.Result) []tw
 	results := make([]twinrail.PublishResult, len(stored))
 	for i, at := range stored {
 		results[i] = twinrail.PublishResult{
-			ID: records[i].ID, Seq: at.Seq, Prev: &stored[i].Prev, Cursor: at.Cursor.String(),
+			ID: records[i].ID(), Seq: at.Seq, Prev: &stored[i].Prev, Cursor: at.Cursor.String(),
 			Time: twinrail.Timestamp{Time: at.Time}, Duplicate: at.Duplicate,
 		}
 		if at.Duplicate {
 			s.metrics.duplicates.Inc()
 		} else {
-			s.metrics.published.WithLabelValues(string(records[i].Channel)).Inc()
+			s.metrics.published.WithLabelValues(string(records[i].Channel())).Inc()
 		}
 	}
 	return results

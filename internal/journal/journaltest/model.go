@@ -127,8 +127,8 @@ func (s *modelStream) head() twinrail.Cursor { return s.place(len(s.entries)) }
 // retained, if that is not too long ago.
 func (s *modelStream) first(rec *journal.Record, window time.Duration) *journal.Entry {
 	for i := len(s.entries) - 1; i >= s.floor; i-- {
-		if e := &s.entries[i]; e.ID == rec.ID {
-			if window > 0 && rec.Time.Sub(e.Time) > window {
+		if e := &s.entries[i]; e.ID == rec.ID() {
+			if window > 0 && rec.Time().Sub(e.Time) > window {
 				return nil
 			}
 			return e
@@ -216,10 +216,10 @@ func (m *model) expected(s *modelStream, recs []journal.Record, expect journal.E
 	fresh := false
 	for i := range recs {
 		want[i] = -1
-		digest := recs[i].Digest
+		digest := recs[i].Digest()
 		for k := range i {
-			if recs[k].ID == recs[i].ID {
-				want[i], digest = want[k], recs[k].Digest
+			if recs[k].ID() == recs[i].ID() {
+				want[i], digest = want[k], recs[k].Digest()
 				break
 			}
 		}
@@ -231,7 +231,7 @@ func (m *model) expected(s *modelStream, recs []journal.Record, expect journal.E
 				}
 			}
 		}
-		if digest != recs[i].Digest {
+		if digest != recs[i].Digest() {
 			return nil, &journal.IDConflictError{Index: i}
 		}
 		if want[i] < 0 {
@@ -264,12 +264,12 @@ func (m *model) appended(t *rapid.T, s *modelStream, recs []journal.Record, got 
 			expected.Duplicate = true
 		default:
 			last := s.head()
-			expected = journal.Result{Seq: r.Seq, Prev: last.Seq, Time: recs[i].Time}
+			expected = journal.Result{Seq: r.Seq, Prev: last.Seq, Time: recs[i].Time()}
 			expected.Cursor = twinrail.Cursor{Epoch: s.epoch, Seq: r.Seq, Check: recs[i].Check(r.Seq)}
 			if r.Seq <= last.Seq {
 				t.Fatalf("seq %d after %d", r.Seq, last.Seq)
 			}
-			s.entries = append(s.entries, journal.Entry{Record: recs[i], Prev: last.Seq, Cursor: expected.Cursor})
+			s.entries = append(s.entries, journal.Entry{Stored: recs[i].Stored(), Prev: last.Seq, Cursor: expected.Cursor})
 			m.cursors = append(m.cursors, expected.Cursor)
 		}
 		if r != expected {

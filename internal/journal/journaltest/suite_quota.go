@@ -30,7 +30,7 @@ func quotaError(ctx context.Context, j journal.Journal, recs ...journal.Record) 
 func wantQuota(t *testing.T, j journal.Journal, want string, recs ...journal.Record) {
 	t.Helper()
 	if got, err := quotaError(t.Context(), j, recs...); err != nil || got != want {
-		t.Errorf("append to %s: over %q, error %v; want over %q", recs[0].Owner, got, err, want)
+		t.Errorf("append to %s: over %q, error %v; want over %q", recs[0].Owner(), got, err, want)
 	}
 }
 
