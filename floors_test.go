@@ -31,7 +31,8 @@ var floors = map[string][]string{
 	"internal/session":             {".", "internal/table"},
 	"internal/hub":                 {".", "internal/auth", "internal/journal"},
 	"internal/server":              {".", "internal/auth", "internal/feature", "internal/journal", "internal/hub", "internal/limit", "internal/presence", "internal/session", "internal/table"},
-	"cmd/twinrail":                 {".", "client", "internal/auth", "internal/feature", "internal/journal", "internal/disk", "internal/hub", "internal/server", "internal/table"},
+	"internal/probe":               {".", "internal/auth"},
+	"cmd/twinrail":                 {".", "client", "internal/auth", "internal/feature", "internal/journal", "internal/disk", "internal/hub", "internal/probe", "internal/server", "internal/table"},
 	"test":                         {}, // browsers and npm packages against the binary
 	"cmd/twinrail-bench":           {".", "client", "internal/auth", "internal/auth/authtest", "internal/journal", "internal/disk", "internal/hub", "internal/server"},
 }
@@ -42,7 +43,7 @@ var owners = map[string][]string{
 	"github.com/cockroachdb/pebble":       {"internal/disk"},
 	"github.com/golang-jwt/jwt":           {"internal/auth"},
 	"github.com/MicahParks":               {"internal/auth"},
-	"github.com/gobwas/ws":                {"internal/server", "cmd/twinrail-bench"}, // the bench has bare clients
+	"github.com/gobwas/ws":                {"internal/server", "internal/probe", "cmd/twinrail-bench"}, // the latter two have bare clients
 	"github.com/coder/websocket":          {"client"},
 	"github.com/alecthomas/kong":          {"cmd/twinrail"},
 	"github.com/prometheus/client_golang": {"internal/server"},

@@ -1,0 +1,75 @@
+package probe_test
+
+import (
+	"bytes"
+	"flag"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/twinrail/twinrail"
+	"github.com/twinrail/twinrail/internal/auth"
+	"github.com/twinrail/twinrail/internal/feature"
+	"github.com/twinrail/twinrail/internal/journal"
+	"github.com/twinrail/twinrail/internal/probe"
+	"github.com/twinrail/twinrail/internal/server"
+	"github.com/twinrail/twinrail/internal/table"
+)
+
+var updateIsolation = flag.Bool("update-isolation", false, "have TestMatrix write the table in docs/isolation.md")
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// target is a server on a loopback port.
+func target(t *testing.T) probe.Target {
+	t.Helper()
+	secret := bytes.Repeat([]byte("k"), auth.MinSecret)
+	verifier, err := auth.NewVerifier(auth.VerifierOptions{Keys: []auth.Key{{Material: secret}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gate, err := auth.NewGate(auth.GateOptions{Verifier: verifier, InsecureCookies: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	flags, err := feature.Open(new(table.Memory), feature.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := server.New(server.Options{Journal: journal.NewMemory(journal.MemoryOptions{}), Gate: gate, Flags: flags})
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := httptest.NewServer(s.Handler())
+	t.Cleanup(func() {
+		web.Close()
+		s.Close()
+	})
+	tokens, err := probe.NewMinted(probe.Signer{TenantID: "t_a", Secret: secret}, probe.Signer{TenantID: "t_b", Secret: secret}, "dev", "staging")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return probe.Target{URL: web.URL, Tokens: tokens}
+}
+
+// TestMatrix plays every cell.
+func TestMatrix(t *testing.T) {
+	at := target(t)
+	for _, way := range probe.Ways() {
+		t.Run(way, func(t *testing.T) {
+			for _, key := range twinrail.Keys() {
+				t.Run(key.String(), func(t *testing.T) {
+					report, err := probe.Run(t.Context(), at, probe.Options{Ways: []string{way}, Keys: []twinrail.Key{key}, Timeout: 5 * time.Second, ChangeFlags: true})
+					if err != nil {
+						t.Fatal(err)
+					}
+					if c := report.Cells[0]; c.Outcome != probe.Pass && c.Outcome != probe.NotKeyed {
+						t.Errorf("%s: %s %q", c.Outcome, c.Detail, c.Notes)
+					}
+				})
+			}
+		})
+	}
+}

@@ -1,0 +1,108 @@
+package probe
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/twinrail/twinrail"
+)
+
+// Outcome is what a cell came to.
+type Outcome string
+
+// The outcomes.
+const (
+	// Pass: the right party got it, and nobody else did.
+	Pass Outcome = "pass"
+	// Leak: somebody received, learned or did what was not theirs.
+	Leak Outcome = "leak"
+	// Broken: the right party did not get it either, or the barrier never came.
+	// The cell proves nothing.
+	Broken Outcome = "broken"
+	// Skipped: what it takes was not there, such as a signing key.
+	Skipped Outcome = "skipped"
+	// NotKeyed: by the protocol the key plays no part in this way.
+	NotKeyed Outcome = "not keyed"
+)
+
+// Cell is a key and a way in.
+type Cell struct {
+	Way     string  `json:"way"`
+	Key     string  `json:"key"`
+	Outcome Outcome `json:"outcome"`
+	// Detail says what was seen where, or why there is nothing to say.
+	Detail string `json:"detail,omitempty"`
+	// Notes say what of the cell could not be tried.
+	Notes []string      `json:"notes,omitempty"`
+	Took  time.Duration `json:"took_ns"`
+
+	way *way
+	key twinrail.Key
+}
+
+// Report is what became of all cells that were asked for: way by way, and of each
+// the keys in their order.
+type Report struct {
+	Target string `json:"target"`
+	Cells  []Cell `json:"cells"`
+}
+
+// Of returns the cells with that outcome.
+func (r *Report) Of(o Outcome) (cells []Cell) {
+	for _, c := range r.Cells {
+		if c.Outcome == o {
+			cells = append(cells, c)
+		}
+	}
+	return cells
+}
+
+// Leaks returns the cells that leak.
+func (r *Report) Leaks() []Cell { return r.Of(Leak) }
+
+// Broken returns the cells that prove nothing, although they should.
+func (r *Report) Broken() []Cell { return r.Of(Broken) }
+
+// marks are the outcomes as the table has them.
+var marks = map[Outcome]string{Pass: "pass", Leak: "LEAK", Broken: "BROKEN", Skipped: "skip", NotKeyed: "–", "": ""}
+
+// headings are the keys as the table has them: at most seven wide.
+var headings = map[twinrail.Key]string{
+	twinrail.KeyTenant: "tenant", twinrail.KeyEnv: "env", twinrail.KeyWorkspace: "wkspace", twinrail.KeyProject: "project",
+	twinrail.KeyApp: "app", twinrail.KeySurface: "surface", twinrail.KeyCanvas: "canvas", twinrail.KeyProjection: "projctn",
+	twinrail.KeyPanel: "panel", twinrail.KeyThread: "thread", twinrail.KeyActor: "actor",
+}
+
+// WriteText writes a table for people, 100 columns wide at most, and below it why
+// a cell is not a pass.
+func (r *Report) WriteText(out io.Writer) error {
+	var b strings.Builder
+	at := make(map[string]Outcome)
+	for _, c := range r.Cells {
+		at[c.Way+" "+c.Key] = c.Outcome
+	}
+	row := func(first string, column func(twinrail.Key) string) {
+		line := fmt.Sprintf("%-17s", first)
+		for _, k := range twinrail.Keys() {
+			line += fmt.Sprintf(" %-*s", max(len(headings[k]), 6), column(k))
+		}
+		b.WriteString(strings.TrimRight(line, " ") + "\n")
+	}
+	row("", func(k twinrail.Key) string { return headings[k] })
+	for _, way := range Ways() {
+		row(way, func(k twinrail.Key) string { return marks[at[way+" "+k.String()]] })
+	}
+	for _, o := range []Outcome{Leak, Broken, Skipped, NotKeyed} {
+		for _, c := range r.Of(o) {
+			fmt.Fprintf(&b, "\n%s: %s, %s: %s", strings.ToUpper(string(o)), c.Way, c.Key, c.Detail)
+		}
+	}
+	b.WriteString("\n")
+	for _, o := range []Outcome{Pass, Leak, Broken, Skipped, NotKeyed} {
+		fmt.Fprintf(&b, "%d %s  ", len(r.Of(o)), o)
+	}
+	_, err := io.WriteString(out, strings.TrimRight(b.String(), " ")+"\n")
+	return err
+}

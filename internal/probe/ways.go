@@ -1,0 +1,46 @@
+package probe
+
+import (
+	"context"
+	"errors"
+)
+
+// way is one way in: how a cell of it is played. It returns nil where all went as
+// it should but for what [world.leak] was told; an error of [unavailable] where
+// nothing could be tried, and of [notKeyed] where the key plays no part. Any other
+// error means that the cell proves nothing.
+type way struct {
+	name  string
+	alone bool // it changes what others would notice, so nothing else runs meanwhile
+	run   func(ctx context.Context, w *world) error
+}
+
+// ways are all there are, in the order of the report.
+var ways = []way{
+	{name: "sse-live", run: sseLive},
+	{name: "sse-replay", run: notYet},
+	{name: "ws-live", run: notYet},
+	{name: "ws-replay", run: notYet},
+	{name: "ws-resume", run: notYet},
+	{name: "history", run: notYet},
+	{name: "presence-snapshot", run: presenceSnapshot},
+	{name: "presence-changes", run: presenceChanges},
+	{name: "publish-http", run: notYet},
+	{name: "publish-ws", run: notYet},
+	{name: "gestures", run: notYet},
+	{name: "flags", run: flags},
+	{name: "tickets", run: tickets},
+	{name: "cookies", run: cookies},
+	{name: "revocation", run: revocation},
+}
+
+// Ways returns the names of the ways in.
+func Ways() []string {
+	names := make([]string, len(ways))
+	for i := range ways {
+		names[i] = ways[i].name
+	}
+	return names
+}
+
+func notYet(context.Context, *world) error { return errors.New("not written yet") }
