@@ -3,7 +3,9 @@ package probe_test
 import (
 	"bytes"
 	"flag"
+	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -51,7 +53,36 @@ func target(t *testing.T) probe.Target {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return probe.Target{URL: web.URL, Tokens: tokens}
+	at := probe.Target{URL: web.URL, Tokens: tokens}
+	for _, side := range []probe.Side{probe.SideA, probe.SideB} {
+		for _, env := range []string{"dev", "staging"} {
+			allowGestures(t, at, tokens.Base(side).TenantID, env)
+		}
+	}
+	return at
+}
+
+// allowGestures switches gestures on.
+func allowGestures(t *testing.T, at probe.Target, tenant, env string) {
+	t.Helper()
+	token, err := at.Tokens.Token(probe.Want{TenantID: tenant, Env: env, ActorID: "u_owner", Role: twinrail.Owner})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, at.URL+twinrail.PathFlags+"/gesture_fanout?tenant_id="+tenant+"&env="+env, strings.NewReader(`{"value":true}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+token)
+	r.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("gesture_fanout: %s", resp.Status)
+	}
 }
 
 // TestMatrix plays every cell.

@@ -86,53 +86,13 @@ func (w *world) eventAt(s *scene, p *party, channel twinrail.Channel) *secret {
 	return w.canary("what is for everybody where "+p.name+" is", all...).event(channel, homeOf(p.routing, s.kind))
 }
 
-// follower reads what comes to a subscriber.
-type follower interface {
-	// await reads on until something with the text has come.
-	await(text string) error
-}
-
-// live has everybody follow, and then publishes: for the right one; for the wrong
-// one, which is as good a test the other way round; and for everybody at each of
-// the streams, which is the barrier.
-func (w *world) live(ctx context.Context, s *scene, channel twinrail.Channel, follow func(*party) (follower, error)) error {
-	followers := make(map[*party]follower)
-	for _, p := range s.readers() {
-		f, err := follow(p)
-		if err != nil {
-			return fmt.Errorf("%s cannot follow: %w", p.name, err)
-		}
-		followers[p] = f
-	}
-	for _, p := range []*party{s.right, s.wrong} {
-		e := w.eventFor(p, channel)
-		if err := w.publish(ctx, p, e); err != nil {
-			return err
-		}
-		if err := followers[p].await(e.text); err != nil {
-			return fmt.Errorf("%s did not receive its own: %w", p.name, err)
-		}
-	}
-	for _, p := range s.readers() {
-		e := w.eventAt(s, p, channel)
-		if err := w.publish(ctx, p, e); err != nil {
-			return err
-		}
-		if err := followers[p].await(e.text); err != nil {
-			return fmt.Errorf("the barrier did not come to %s: %w", p.name, err)
-		}
-	}
-	return nil
-}
-
 // publish publishes where p is, as somebody who may publish anywhere there.
-func (w *world) publish(ctx context.Context, p *party, events ...*secret) error {
+func (w *world) publish(ctx context.Context, p *party, events ...*secret) ([]twinrail.PublishResult, error) {
 	source, err := w.source(p)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	_, err = source.publish(ctx, events...)
-	return err
+	return source.publish(ctx, events...)
 }
 
 // source returns who may publish everywhere in p's tenant and env.

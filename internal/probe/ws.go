@@ -227,8 +227,13 @@ func (c *conn) until(op string) (frame, error) {
 }
 
 func (c *conn) await(text string) error {
-	_, err := c.find("the event", func(f *frame) bool { return f.Op == twinrail.OpEvent && strings.Contains(f.raw, text) })
+	_, err := c.event(text)
 	return err
+}
+
+// event returns the next event with the text.
+func (c *conn) event(text string) (frame, error) {
+	return c.find("the event", func(f *frame) bool { return f.Op == twinrail.OpEvent && strings.Contains(f.raw, text) })
 }
 
 // ask sends a frame, and returns the frame that answers it.
