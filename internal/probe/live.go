@@ -2,6 +2,7 @@ package probe
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -11,8 +12,8 @@ import (
 
 // follower reads what comes to a subscriber.
 type follower interface {
-	// await reads on until something with the text has come.
-	await(text string) error
+	// await reads on until an event with the text has come, and returns it.
+	await(text string) (json.RawMessage, error)
 }
 
 // sseLive: what is published while both follow the SSE rail.
@@ -67,6 +68,15 @@ func gestures(ctx context.Context, w *world) error {
 	if err != nil {
 		return err
 	}
+	f, err := s.right.mustFollow(ctx, sse(s.right.at(), query))
+	if err != nil {
+		return err
+	}
+	for _, publish := range []send{w.sendHTTP(ctx), w.sendWS(ctx)} {
+		if err := w.publishers(ctx, s, twinrail.Gesture, f, publish); err != nil {
+			return err
+		}
+	}
 	return w.trespass(s, func(p *party, at twinrail.Routing) (*answer, error) { return p.askSSE(ctx, at, query) })
 }
 
@@ -101,7 +111,7 @@ func (w *world) live(ctx context.Context, s *scene, channel twinrail.Channel, fo
 		if _, err := w.publish(ctx, p, e); err != nil {
 			return err
 		}
-		if err := followers[p].await(e.text); err != nil {
+		if _, err := followers[p].await(e.text); err != nil {
 			return fmt.Errorf("%s did not receive its own: %w", p.name, err)
 		}
 	}
@@ -110,7 +120,7 @@ func (w *world) live(ctx context.Context, s *scene, channel twinrail.Channel, fo
 		if _, err := w.publish(ctx, p, e); err != nil {
 			return err
 		}
-		if err := followers[p].await(e.text); err != nil {
+		if _, err := followers[p].await(e.text); err != nil {
 			return fmt.Errorf("the barrier did not come to %s: %w", p.name, err)
 		}
 	}

@@ -206,7 +206,7 @@ func (w *world) replay(ctx context.Context, s *scene, channel twinrail.Channel, 
 			}
 		}
 	}
-	if homeOf(s.right.routing, s.kind) == homeOf(s.wrong.routing, s.kind) {
+	if s.sameHome() {
 		return nil
 	}
 	return w.foreignCursors(s.wrong, first[s.right].Cursor, read)

@@ -48,6 +48,11 @@ func (s *scene) readers() []*party {
 	return []*party{s.right, s.wrong, s.bare}
 }
 
+// sameHome reports whether the parties meet in one stream.
+func (s *scene) sameHome() bool {
+	return homeOf(s.right.routing, s.kind) == homeOf(s.wrong.routing, s.kind)
+}
+
 // secret is an event with a canary.
 type secret struct {
 	*canary

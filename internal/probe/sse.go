@@ -108,9 +108,9 @@ func (s *stream) until(event string) (block, error) {
 	return s.find(event, func(b block) bool { return b.event == event })
 }
 
-func (s *stream) await(text string) error {
-	_, err := s.find("the event", func(b block) bool { return strings.Contains(b.data, text) })
-	return err
+func (s *stream) await(text string) (json.RawMessage, error) {
+	b, err := s.find("the event", func(b block) bool { return strings.Contains(b.data, text) })
+	return json.RawMessage(b.data), err
 }
 
 // find reads on to the next block that is wanted.

@@ -226,9 +226,9 @@ func (c *conn) until(op string) (frame, error) {
 	return c.find(op, func(f *frame) bool { return f.Op == op })
 }
 
-func (c *conn) await(text string) error {
-	_, err := c.event(text)
-	return err
+func (c *conn) await(text string) (json.RawMessage, error) {
+	f, err := c.event(text)
+	return f.Event, err
 }
 
 // event returns the next event with the text.

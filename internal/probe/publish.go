@@ -1,0 +1,178 @@
+package probe
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/twinrail/twinrail"
+)
+
+// send publishes events. Where it can, it states the address in the request too.
+type send func(p *party, stated twinrail.Routing, events ...*secret) (*answer, error)
+
+// publishHTTP: who publishes over HTTP, seen from the SSE rail.
+func publishHTTP(ctx context.Context, w *world) error {
+	s, err := w.scene(twinrail.CanvasStream, "commit:*", "artifact:*")
+	if err != nil {
+		return err
+	}
+	f, err := s.right.mustFollow(ctx, sse(s.right.at(), nil))
+	if err != nil {
+		return err
+	}
+	if err := w.publishers(ctx, s, twinrail.Commit, f, w.sendHTTP(ctx)); err != nil {
+		return err
+	}
+	return w.publishers(ctx, s, twinrail.Artifact, f, func(p *party, stated twinrail.Routing, events ...*secret) (*answer, error) {
+		c := publishing(events...)
+		c.stated = stated
+		return p.do(ctx, c)
+	})
+}
+
+// publishWS: who publishes over the WS rail, seen from there.
+func publishWS(ctx context.Context, w *world) error {
+	s, err := w.scene(twinrail.ThreadStream, "chat:*", "tool:*")
+	if err != nil {
+		return err
+	}
+	f, _, err := s.right.mustJoin(ctx, "", twinrail.Chat, twinrail.Tool)
+	if err != nil {
+		return err
+	}
+	for _, channel := range []twinrail.Channel{twinrail.Chat, twinrail.Tool} {
+		if err := w.publishers(ctx, s, channel, f, w.sendWS(ctx)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sendHTTP returns what publishes over HTTP, and states the address in the events.
+func (w *world) sendHTTP(ctx context.Context) send {
+	return func(p *party, _ twinrail.Routing, events ...*secret) (*answer, error) {
+		return p.do(ctx, publishing(events...))
+	}
+}
+
+// sendWS returns what publishes over the WS rail, with one connection for each
+// party.
+func (w *world) sendWS(ctx context.Context) send {
+	conns := make(map[*party]*conn)
+	return func(p *party, _ twinrail.Routing, events ...*secret) (*answer, error) {
+		if conns[p] == nil {
+			c, err := p.mustDial(ctx)
+			if err != nil {
+				return nil, err
+			}
+			conns[p] = c
+		}
+		frame := twinrail.ClientFrame{Op: twinrail.OpPublish}
+		for _, e := range events {
+			frame.Events = append(frame.Events, e.event)
+		}
+		got, err := conns[p].ask(frame)
+		return got.asAnswer(), err
+	}
+}
+
+// publishers has the right one follow with f, and tries what the wrong one can
+// publish: at its own address, without the right one's noticing; and nothing at the
+// right one's, by itself or in a batch, nor in its name. The barrier is an event
+// for everybody there.
+func (w *world) publishers(ctx context.Context, s *scene, channel twinrail.Channel, f follower, publish send) error {
+	id := random() // of two events, for where two streams must not know each other's
+	mine, theirs := w.eventFor(s.right, channel), w.eventFor(s.wrong, channel)
+	if channel.Journaled() && !s.sameHome() {
+		mine.event.ID, theirs.event.ID = id, id
+	}
+	for _, from := range []struct {
+		*party
+		event *secret
+	}{{s.right, mine}, {s.wrong, theirs}} {
+		a, err := publish(from.party, from.at(), from.event)
+		if err != nil {
+			return err
+		}
+		switch {
+		case from.party == s.wrong && (a.code() == twinrail.CodeIDConflict || strings.Contains(string(a.body), `"duplicate":true`)):
+			w.leak("%s learns that the right one used the same event id: %s", from.name, a)
+		case a.status != http.StatusOK:
+			return fmt.Errorf("%s cannot publish where it may: %s", from.name, a)
+		}
+	}
+	if _, err := f.await(mine.text); err != nil {
+		return fmt.Errorf("what the right one published did not come: %w", err)
+	}
+	err := w.trespass(s, func(p *party, at twinrail.Routing) (*answer, error) {
+		return publish(p, at, w.attempt(p, at, channel))
+	})
+	if err != nil {
+		return err
+	}
+	if err := w.smuggle(s, channel, publish); err != nil {
+		return err
+	}
+	if w.key == twinrail.KeyActor {
+		return w.stamped(s, channel, f, publish)
+	}
+	barrier := w.eventAt(s, s.right, channel)
+	if _, err := w.publish(ctx, s.right, barrier); err != nil {
+		return err
+	}
+	if _, err := f.await(barrier.text); err != nil {
+		return fmt.Errorf("the barrier did not come: %w", err)
+	}
+	return nil
+}
+
+// attempt returns an event that p is not to be let publish, at that address and,
+// where there is one, as that actor.
+func (w *world) attempt(p *party, at twinrail.Routing, channel twinrail.Channel) *secret {
+	e := w.canary("what was published by "+p.name, p).event(channel, at)
+	e.event.Routing.ActorID = at.ActorID
+	return e
+}
+
+// smuggle has the wrong one publish at the right one's address behind an event at
+// its own.
+func (w *world) smuggle(s *scene, channel twinrail.Channel, publish send) error {
+	p := s.wrong
+	if !w.own() && !p.exact {
+		return nil // as trespass has noted
+	}
+	at := s.right.routing
+	if w.key != twinrail.KeyActor {
+		at.ActorID = ""
+	}
+	a, err := publish(p, twinrail.Routing{}, w.eventFor(p, channel), w.attempt(p, at, channel))
+	if err == nil && a.status == http.StatusOK {
+		w.leak("%s publishes at the right one's, behind an event of its own", p.name)
+	}
+	return err
+}
+
+// stamped has the wrong actor publish for everybody: the event, which is the
+// barrier too, must say who it was.
+func (w *world) stamped(s *scene, channel twinrail.Channel, f follower, publish send) error {
+	e := w.canary("what another actor published for everybody", s.right, s.wrong).event(channel, s.right.routing)
+	if a, err := publish(s.wrong, s.wrong.at(), e); err != nil || a.status != http.StatusOK {
+		return errors.Join(err, fmt.Errorf("%s cannot publish for everybody: %v", s.wrong.name, a))
+	}
+	raw, err := f.await(e.text)
+	if err != nil {
+		return fmt.Errorf("the barrier did not come: %w", err)
+	}
+	var got twinrail.Event
+	if err := json.Unmarshal(raw, &got); err != nil {
+		return err
+	}
+	if who := got.Routing.ActorID; who != s.wrong.routing.ActorID {
+		w.leak("what %s published came as of %q", s.wrong.name, who)
+	}
+	return nil
+}
