@@ -28,6 +28,9 @@ func sseLive(ctx context.Context, w *world) error {
 			return err
 		}
 	}
+	if err := w.renewSSE(ctx, s); err != nil {
+		return err
+	}
 	return w.trespass(s, func(p *party, at twinrail.Routing) (*answer, error) { return p.askSSE(ctx, at, nil) })
 }
 
@@ -47,6 +50,9 @@ func wsLive(ctx context.Context, w *world) error {
 		}
 	}
 	if err := w.twoSubs(ctx, s); err != nil {
+		return err
+	}
+	if err := w.renewWS(ctx, s); err != nil {
 		return err
 	}
 	return w.trespassWS(ctx, s, twinrail.Chat)

@@ -2,12 +2,10 @@ package probe_test
 
 import (
 	"bytes"
-	"flag"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
@@ -19,8 +17,6 @@ import (
 	"github.com/twinrail/twinrail/internal/server"
 	"github.com/twinrail/twinrail/internal/table"
 )
-
-var updateIsolation = flag.Bool("update-isolation", false, "have TestMatrix write the table in docs/isolation.md")
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
@@ -85,22 +81,3 @@ func allowGestures(t *testing.T, at probe.Target, tenant, env string) {
 	}
 }
 
-// TestMatrix plays every cell.
-func TestMatrix(t *testing.T) {
-	at := target(t)
-	for _, way := range probe.Ways() {
-		t.Run(way, func(t *testing.T) {
-			for _, key := range twinrail.Keys() {
-				t.Run(key.String(), func(t *testing.T) {
-					report, err := probe.Run(t.Context(), at, probe.Options{Ways: []string{way}, Keys: []twinrail.Key{key}, Timeout: 5 * time.Second, ChangeFlags: true})
-					if err != nil {
-						t.Fatal(err)
-					}
-					if c := report.Cells[0]; c.Outcome != probe.Pass && c.Outcome != probe.NotKeyed {
-						t.Errorf("%s: %s %q", c.Outcome, c.Detail, c.Notes)
-					}
-				})
-			}
-		})
-	}
-}

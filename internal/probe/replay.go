@@ -220,22 +220,20 @@ func (w *world) foreignCursors(p *party, foreign string, read catchUp) error {
 	if err != nil {
 		return fmt.Errorf("the cursor of an event is none: %w", err)
 	}
-	unknown, err := read(p, madeUp().String())
-	if err != nil {
-		return fmt.Errorf("%s goes on from a made up cursor: %w", p.name, err)
-	}
-	if unknown.void != twinrail.CodeCursorUnknown {
-		return fmt.Errorf("a made up cursor is void because: %q", unknown.void)
-	}
 	beginning := twinrail.Cursor{Epoch: cut.Epoch}
-	for _, cursor := range []string{foreign, beginning.String()} {
-		b, err := read(p, cursor)
+	var unknown *backlog
+	for _, cursor := range []twinrail.Cursor{madeUp(), cut, beginning} {
+		b, err := read(p, cursor.String())
 		if err != nil {
-			return fmt.Errorf("%s goes on from a cursor of the right one's: %w", p.name, err)
+			return fmt.Errorf("%s goes on from a cursor that is not of its stream: %w", p.name, err)
 		}
-		if b.void != unknown.void || len(b.events) > 0 {
-			w.leak("%s goes on from a cursor of the right one's, and gets %d events; void: %q", p.name, len(b.events), b.void)
-		} else if b.refusal != nil && !b.refusal.same(unknown.refusal) {
+		if unknown == nil {
+			unknown = b
+		}
+		switch {
+		case b.void != twinrail.CodeCursorUnknown || len(b.events) > 0:
+			w.leak("%s goes on from a cursor that is not of its stream, and gets %d events; void: %q", p.name, len(b.events), b.void)
+		case b.refusal != nil && unknown.refusal != nil && !b.refusal.same(unknown.refusal):
 			w.leak("%s goes on from a cursor of the right one's, and is not answered as with a made up one", p.name)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 // cell's key alone. Each is granted its own address, and nothing else.
 type scene struct {
 	kind         twinrail.Kind
+	can          []string // of each of them
 	right, wrong *party
 	// bare is like right, but does not state the key at all. It is nil where the
 	// key is none of the audience.
@@ -25,7 +26,7 @@ func (w *world) scene(kind twinrail.Kind, can ...string) (*scene, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &scene{kind: kind}
+	s := &scene{kind: kind, can: can}
 	if s.right, err = w.party("the right one", at, can...); err != nil {
 		return nil, err
 	}
