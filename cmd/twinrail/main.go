@@ -1,4 +1,5 @@
-// Command twinrail is the server and its tools: serve, token, publish, tail, flags.
+// Command twinrail is the server and its tools: serve, token, publish, tail, flags,
+// probe.
 //
 // Each command is built by hand in its own file and run as a whole; what they
 // share is the process that they run in, the way they are configured, and how
@@ -46,6 +47,7 @@ type commands struct {
 	Publish publishCmd `cmd:"" help:"Publish events from standard input."`
 	Tail    tailCmd    `cmd:"" help:"Follow a canvas or a thread."`
 	Flags   flagsCmd   `cmd:"" help:"Read and set what a tenant, or the platform, has switched on."`
+	Probe   probeCmd   `cmd:"" help:"Try a server's promises from outside."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
 
