@@ -10,7 +10,7 @@ import (
 
 // Principal is who a verified credential speaks for: a token, or a ticket or
 // cookie that was got with one. Only [Verifier.Verify] and the [Gate] make one.
-// It is not changed once made.
+// It is not changed once made. The zero Principal is nobody, and enters nowhere.
 type Principal struct {
 	identity twinrail.Identity
 	carriage carriage
@@ -29,16 +29,24 @@ func (p *Principal) ExpiresAt() time.Time { return p.identity.ExpiresAt }
 // Context is a RequestContext that has passed the checks: a principal, the keys
 // in which it acts, of which tenant and env are the credential's, and the ids
 // that are stamped on what the request publishes. Only [Principal.Enter] makes
-// one.
+// one. The zero Context is nobody's, and gives no right.
 type Context struct {
-	principal   *Principal
+	principal   *Principal // see who
 	routing     twinrail.Routing
 	requestID   string
 	traceparent string
 }
 
 // Principal returns whose request it is.
-func (c *Context) Principal() *Principal { return c.principal }
+func (c *Context) Principal() *Principal { return c.who() }
+
+// who is for all who look at the principal: that of the zero Context is nobody.
+func (c *Context) who() *Principal {
+	if c.principal == nil {
+		return new(Principal)
+	}
+	return c.principal
+}
 
 // Routing returns the keys that the request stated.
 func (c *Context) Routing() twinrail.Routing { return c.routing }
@@ -91,7 +99,8 @@ type Reader struct {
 }
 
 // Writer is the right of one actor to publish on one channel at one address.
-// Only this package makes one; nothing can be stored without it.
+// Only this package makes one; nothing can be stored without it, nor with the zero
+// Writer.
 type Writer struct {
 	address     twinrail.Address
 	key         string
@@ -127,14 +136,14 @@ func (c *Context) ReaderOfAny(stated twinrail.Routing, kind twinrail.Kind, want 
 	}
 	var granted twinrail.ChannelSet
 	for _, ch := range want.Channels() {
-		if ch.In(kind) && c.principal.may(address, ch, twinrail.Read) {
+		if ch.In(kind) && c.who().may(address, ch, twinrail.Read) {
 			granted |= twinrail.ChannelsOf(ch)
 		}
 	}
 	if granted == 0 {
 		return Reader{}, errNotFound
 	}
-	return Reader{address.Home, address.Home.Key(), address.Audience, c.principal.identity.ActorID, granted}, nil
+	return Reader{address.Home, address.Home.Key(), address.Audience, c.who().identity.ActorID, granted}, nil
 }
 
 // Writer authorizes publishing on channel at the address that stated names
@@ -163,10 +172,10 @@ func (c *Context) writer(stated twinrail.Routing, kind twinrail.Kind, channel tw
 	if err != nil {
 		return Writer{}, err
 	}
-	if !c.principal.may(address, channel, twinrail.Write) {
+	if !channel.In(kind) || !c.who().may(address, channel, twinrail.Write) {
 		return Writer{}, errNotFound
 	}
-	id := &c.principal.identity
+	id := &c.who().identity
 	return Writer{address, address.Home.Key(), channel, id.ActorID, id.ActorType, c.requestID, c.traceparent}, nil
 }
 
@@ -180,7 +189,7 @@ func (c *Context) resolve(stated twinrail.Routing, kind twinrail.Kind) (twinrail
 	// they differ from the credential's, which is the answer that helps.
 	own := stated
 	own.TenantID, own.Env = cmp.Or(own.TenantID, c.routing.TenantID), cmp.Or(own.Env, c.routing.Env)
-	if err := c.principal.owns(own); err != nil {
+	if err := c.who().owns(own); err != nil {
 		return twinrail.Address{}, err
 	}
 	merged, err := stated.Merge(c.routing)

@@ -45,7 +45,7 @@ func (g *Gate) cookie(value string, now, ends time.Time) *http.Cookie {
 // credential_invalid where c came by a cookie itself, credential_expired, and
 // unavailable where the session cannot be stored.
 func (g *Gate) OpenSession(c *Context, r *http.Request) (*http.Cookie, error) {
-	p := c.principal
+	p := c.who()
 	if p.carriage == byCookie {
 		return nil, invalid("a cookie does not open a session")
 	}

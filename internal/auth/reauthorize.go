@@ -7,11 +7,11 @@ import "github.com/twinrail/twinrail"
 // (actor_mismatch): with the same keys and ids, until p's end, which must not be
 // before that of c (credential_invalid).
 func (c *Context) RenewedBy(p *Principal) (*Context, error) {
-	was := &c.principal.identity
+	was := &c.who().identity
 	if err := p.owns(twinrail.Routing{TenantID: was.TenantID, Env: was.Env, ActorID: was.ActorID}); err != nil {
 		return nil, err
 	}
-	if p.ExpiresAt().Before(c.principal.ExpiresAt()) {
+	if p.ExpiresAt().Before(was.ExpiresAt) {
 		return nil, invalid("it ends before the one that it is to replace")
 	}
 	return &Context{p, c.routing, c.requestID, c.traceparent}, nil

@@ -48,7 +48,7 @@ func newResumeKey(key []byte) ([]byte, error) {
 // MaxResumeToken of them; where that is not enough it is "". A subscription
 // costs some 25 bytes if it differs from the one before it in its thread alone.
 func (g *Gate) SealResume(c *Context, r Resume) string {
-	id := &c.principal.identity
+	id := &c.who().identity
 	body := appendResume(nil, resumeBody{
 		tenant: id.TenantID, env: id.Env, actor: id.ActorID, tokenID: id.TokenID, issuedAt: id.IssuedAt, Resume: r,
 	})
@@ -91,7 +91,7 @@ func (g *Gate) OpenResume(c *Context, token string) (Resume, error) {
 	if err != nil {
 		return Resume{}, refused
 	}
-	id := &c.principal.identity
+	id := &c.who().identity
 	if body.tenant != id.TenantID || body.env != id.Env || body.actor != id.ActorID {
 		return Resume{}, refused
 	}

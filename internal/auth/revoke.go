@@ -153,7 +153,7 @@ func (r *revocations) add(s subject, c *Context, now time.Time) (time.Time, erro
 	if was.After(at) {
 		at = was
 	}
-	value, err := json.Marshal(revocationRow{at, c.principal.identity.ActorID, c.requestID})
+	value, err := json.Marshal(revocationRow{at, c.who().identity.ActorID, c.requestID})
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -216,10 +216,10 @@ func (r *revocations) forget(now time.Time) (subject, bool) {
 // limit_exceeded says that too many tokens are revoked one by one, and
 // unavailable that it could not be stored.
 func (g *Gate) Revoke(c *Context, what twinrail.RevocationRequest) (twinrail.RevocationResponse, error) {
-	if !c.principal.mayRevoke() {
+	if !c.who().mayRevoke() {
 		return twinrail.RevocationResponse{}, errNotFound
 	}
-	id := &c.principal.identity
+	id := &c.who().identity
 	s, err := subjectOf(what, id.TenantID, id.Env)
 	if err != nil {
 		return twinrail.RevocationResponse{}, err

@@ -68,7 +68,7 @@ func (s *scope) allows(a twinrail.Address, channel twinrail.Channel) bool {
 // for one rail does not open the other. The rail "" is plain HTTP, publishing and
 // history, for which a ticket with a rail is not good either.
 func (c *Context) AllowsRail(rail twinrail.Rail) bool {
-	s := c.principal.scope
+	s := c.who().scope
 	return s == nil || s.rail == "" || s.rail == rail
 }
 
@@ -76,7 +76,7 @@ func (c *Context) AllowsRail(rail twinrail.Rail) bool {
 // tenant and env: an owner or admin may, but not by a ticket, nor by a cookie that
 // was got with one.
 func (c *Context) Administers() bool {
-	p := c.principal
+	p := c.who()
 	return p.scope == nil && (p.identity.Role == twinrail.Owner || p.identity.Role == twinrail.Admin)
 }
 

@@ -30,7 +30,7 @@ type tickets struct {
 // actor_mismatch about what request says, with its field; limit_exceeded where
 // the actor has 64 tickets unused.
 func (g *Gate) IssueTicket(c *Context, request twinrail.TicketRequest) (twinrail.TicketResponse, error) {
-	p := c.principal
+	p := c.who()
 	if p.carriage != byBearer {
 		return twinrail.TicketResponse{}, invalid("a ticket is issued for a bearer only")
 	}

@@ -2,6 +2,7 @@ package presence_test
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -119,6 +120,29 @@ func TestLostNowhere(t *testing.T) {
 		s.Regain([]string{"h"})
 		if n := len(g.Members(r)); n != 1 {
 			t.Fatalf("%d members", n)
+		}
+	})
+}
+
+func TestZeroReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rig := newRig(t)
+		g := presence.New(presence.Options{})
+		watch, members := g.Watch(auth.Reader{}, func() { t.Error("it is woken") })
+		if members == nil || len(members) != 0 || g.Rooms() != 0 {
+			t.Errorf("it sees %v, and %d streams are held", members, g.Rooms())
+		}
+		enter(t, g.Session("ses_1"), rig.writer("u_1", canvas, twinrail.Audience{}), "h", `1`)
+		if m := g.Members(auth.Reader{}); len(m) != 0 {
+			t.Errorf("it sees %v", m)
+		}
+		time.Sleep(time.Minute)
+		if c, err := watch.Next(1); !errors.Is(err, presence.ErrClosed) {
+			t.Errorf("it is told of %+v, %v", c, err)
+		}
+		watch.Close()
+		if g.Rooms() != 1 {
+			t.Errorf("%d streams are held, want that of the member", g.Rooms())
 		}
 	})
 }

@@ -54,7 +54,12 @@ type diff struct {
 // the stream were woken within the last [Options].Interval, when that is over. It
 // must not block. It is called from a goroutine of its own, never from within a
 // call of this package's, and may come before that Next has returned.
+//
+// With the zero Reader nobody is present, and the watch is closed.
 func (g *Registry) Watch(r auth.Reader, wake func()) (*Watch, []twinrail.PresenceMember) {
+	if !r.Valid() {
+		return &Watch{registry: g, room: new(room), at: -1}, []twinrail.PresenceMember{}
+	}
 	rm := g.acquire(r.Key())
 	w := &Watch{registry: g, room: rm, reader: r, wake: wake}
 	rm.mu.Lock()
