@@ -55,7 +55,7 @@ func (s *Server) endSession(w http.ResponseWriter, r *http.Request) error {
 
 // serveRenewal answers POST /v1/connections/{connection_id}/auth: the request's
 // credential takes the place of the connection's. Whose connection it is not is
-// told that there is none.
+// told that there is none, and so is a ticket for the other rail.
 func (s *Server) serveRenewal(w http.ResponseWriter, r *http.Request) error {
 	ac, err := s.opts.Gate.Admit(r)
 	if err != nil {
@@ -64,7 +64,7 @@ func (s *Server) serveRenewal(w http.ResponseWriter, r *http.Request) error {
 	s.mu.Lock()
 	c := s.connections[r.PathValue("connection_id")]
 	s.mu.Unlock()
-	if c == nil || !sameActor(c.context(), ac) {
+	if c == nil || !sameActor(c.context(), ac) || !ac.AllowsRail(c.rail()) {
 		return &twinrail.Error{Code: twinrail.CodeNotFound}
 	}
 	renewed, err := c.context().RenewedBy(ac.Principal())
