@@ -68,7 +68,7 @@ func (f *flag) describe(r resolved) twinrail.Flag {
 
 // Set sets a flag for c's tenant and env, or, where the tenant is Tenant-0, for
 // all tenants in the env, and returns what it is there now. On return the setting
-// is durable and all views have it.
+// is durable and [Store.Flags] returns it.
 //
 // It has code not_found for anyone but an owner or admin, and where there is no
 // such flag. It has bad_request with field "value", where that is not one of the

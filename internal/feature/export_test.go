@@ -1,8 +1,15 @@
 package feature
 
-// Held returns how many views and turns s has in memory.
-func (s *Store) Held() (views, turns int) {
+// Held returns how many tenants, counted once in each env, and turns s has in
+// memory beside what is set.
+func (s *Store) Held() (tenants, turns int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.views), len(s.turns)
+	for _, e := range s.current.Load().envs {
+		tenants += len(e.own)
+	}
+	return tenants, len(s.turns)
 }
+
+// Current returns what Flags is of the snapshot that there is now, for ever.
+func (s *Store) Current() func(tenant, env string) Flags { return s.current.Load().flags }

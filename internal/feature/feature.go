@@ -8,8 +8,9 @@
 // flag does, it does to the tenant itself, and what tenants cost each other is
 // for limits to hold, whatever the flags say.
 //
-// Settings are in a table, and all of them in memory. Who needs flags often holds
-// a [View], which is one atomic load away from them.
+// Settings are in a table, and all of them in memory. What they come to is in a
+// snapshot, which is one atomic load away for whoever reads flags, and which every
+// change replaces.
 package feature
 
 import (
@@ -18,6 +19,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"github.com/twinrail/twinrail"
 	"github.com/twinrail/twinrail/internal/table"
@@ -41,9 +43,10 @@ type Store struct {
 	log      *slog.Logger
 	onChange func(tenant, env string)
 
+	current atomic.Pointer[snapshot]
+
 	mu       sync.RWMutex // never held while the table is written
 	settings map[key]setting
-	views    map[scope]*View
 	turns    map[scope]*turn
 }
 
@@ -66,7 +69,7 @@ type setting struct {
 func Open(t table.Table, o Options) (*Store, error) {
 	s := &Store{
 		table: t, tenant0: cmp.Or(o.Tenant0, "t_0"), log: o.Logger,
-		settings: make(map[key]setting), views: make(map[scope]*View), turns: make(map[scope]*turn),
+		settings: make(map[key]setting), turns: make(map[scope]*turn),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -93,14 +96,18 @@ func Open(t table.Table, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.publishFirst()
 	return s, nil
 }
 
 // OnChange has fn called after each change of what flags are, by whoever made
-// the change, once all views have it, and with no lock held. The tenant is ""
-// where all tenants of the env may be concerned. Of two changes at once, the
+// the change, once [Store.Flags] returns it, and with no lock held. The tenant is
+// "" where all tenants of the env may be concerned. Of two changes at once, the
 // calls may come in either order. It is to be called before the store is used,
 // once.
+//
+// A connection that is to learn of every change first comes to where fn finds it,
+// and then reads the flags that it starts with.
 func (s *Store) OnChange(fn func(tenant, env string)) { s.onChange = fn }
 
 // scope returns where what is the tenant's is set.
@@ -137,7 +144,7 @@ func (s *Store) resolve(at scope, f *flag) resolved {
 	return r
 }
 
-// flags needs s.mu.
+// flags returns what all flags are at the scope. It needs s.mu.
 func (s *Store) flags(at scope) Flags {
 	var flags Flags
 	for i := range flagTable {
@@ -147,9 +154,8 @@ func (s *Store) flags(at scope) Flags {
 	return flags
 }
 
-// put makes next the setting k, or removes it where next is nil, and brings the
-// views that this concerns up to date. It returns what the flag was and is at
-// k's place.
+// put makes next the setting k, or removes it where next is nil, and publishes
+// what the flags are then. It returns what the flag was and is at k's place.
 func (s *Store) put(k key, f *flag, next *setting) (before, after resolved) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -159,17 +165,6 @@ func (s *Store) put(k key, f *flag, next *setting) (before, after resolved) {
 	} else {
 		delete(s.settings, k)
 	}
-	after = s.resolve(k.scope, f)
-	if k.tenant != platform {
-		if v := s.views[k.scope]; v != nil {
-			v.refresh()
-		}
-		return before, after
-	}
-	for at, v := range s.views {
-		if at.env == k.env {
-			v.refresh()
-		}
-	}
-	return before, after
+	s.publish(k.scope)
+	return before, s.resolve(k.scope, f)
 }

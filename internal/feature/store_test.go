@@ -50,7 +50,7 @@ func TestRestart(t *testing.T) {
 				t.Errorf("%s in %s has %q, and had %q", tt.tenant, tt.env, got, tt.want)
 			}
 		}
-		wantFlags(t, *r.s.View("t_other", "dev").Load(), feature.Flags{WS: true, SSE: true, GestureFanout: true, GestureRate: 60, Replay: true})
+		wantFlags(t, r.s.Flags("t_other", "dev"), feature.Flags{WS: true, SSE: true, GestureFanout: true, GestureRate: 60, Replay: true})
 	})
 }
 
@@ -65,7 +65,7 @@ func TestAnotherTenant0(t *testing.T) {
 		if got := r.flag(tenant, "dev", "ws_enabled"); got != want {
 			t.Errorf("ws_enabled of %s is %q, want %q", tenant, got, want)
 		}
-		if f := r.s.Flags(tenant, "dev"); !f.WS || !r.s.View(tenant, "dev").Load().WS {
+		if f := r.s.Flags(tenant, "dev"); !f.WS {
 			t.Errorf("the WS rail of %s is off", tenant)
 		}
 	}
@@ -126,20 +126,17 @@ func TestOpenRefuses(t *testing.T) {
 // A change is durable before anyone sees it.
 func TestDurable(t *testing.T) {
 	r := newRig(t)
-	v := r.s.View("t_acme", "dev")
-	defer v.Release()
 	for _, change := range []func(){
 		func() { r.set("t_acme", "dev", "gesture_rate", "60") },
 		func() { r.unset("t_acme", "dev", "gesture_rate") },
 		func() { r.set(tenant0, "dev", "gesture_rate", "61") },
 		func() { r.unset(tenant0, "dev", "gesture_rate") },
 	} {
-		was, told, writes := *v.Load(), len(r.told), 0
+		was, told, writes := r.s.Flags("t_acme", "dev"), len(r.told), 0
 		r.onWrite(func(key string, d table.Durability) error {
 			if d != table.Synced {
 				t.Errorf("%s is written lazily", key)
 			}
-			wantFlags(t, *v.Load(), was)
 			wantFlags(t, r.s.Flags("t_acme", "dev"), was)
 			if len(r.told) != told {
 				t.Errorf("told of it before it was written")
@@ -148,7 +145,7 @@ func TestDurable(t *testing.T) {
 			return nil
 		})
 		change()
-		if now := *v.Load(); now == was || writes != 1 || len(r.told) != told+1 {
+		if now := r.s.Flags("t_acme", "dev"); now == was || writes != 1 || len(r.told) != told+1 {
 			t.Errorf("after %d writes and %d calls, the flags are %+v", writes, len(r.told)-told, now)
 		}
 	}
@@ -157,10 +154,8 @@ func TestDurable(t *testing.T) {
 // A change that cannot be stored is none.
 func TestTableFails(t *testing.T) {
 	r := newRig(t)
-	v := r.s.View("t_acme", "dev")
-	defer v.Release()
 	r.set("t_acme", "dev", "gesture_rate", "60")
-	want, list, told := *v.Load(), r.list("t_acme", "dev"), len(r.told)
+	want, list, told := r.s.Flags("t_acme", "dev"), r.list("t_acme", "dev"), len(r.told)
 	r.log.Reset()
 	r.onWrite(func(string, table.Durability) error { return errors.New("the disk is full") })
 	for _, tenant := range []string{"t_acme", tenant0} {
@@ -172,7 +167,7 @@ func TestTableFails(t *testing.T) {
 		_, err = r.s.Unset(r.admin(tenant, "dev"), "gesture_rate")
 		wantError(t, err, twinrail.CodeUnavailable, "")
 	}
-	wantFlags(t, *v.Load(), want)
+	wantFlags(t, r.s.Flags("t_acme", "dev"), want)
 	if now := r.list("t_acme", "dev"); !slices.Equal(now, list) || len(r.told) != told {
 		t.Errorf("now there is %q, and was %q; told of %q", now, list, r.told[told:])
 	}
@@ -182,7 +177,7 @@ func TestTableFails(t *testing.T) {
 	r.onWrite(nil)
 	r.set("t_acme", "dev", "gesture_rate", "62")
 	want.GestureRate = 62
-	wantFlags(t, *v.Load(), want)
+	wantFlags(t, r.s.Flags("t_acme", "dev"), want)
 }
 
 // Each change is logged: by whom, where, from what to what.
@@ -215,20 +210,19 @@ func TestLog(t *testing.T) {
 		record{"tenant": tenant0, "flag": "gesture_rate", "old": "5", "new": "unset", "effective": "30", "overridable": true})
 }
 
-// The hook is called when flags have changed, and only then, after the views
-// have, and may use the store.
+// The hook is called when flags have changed, and only then, once they are
+// what readers get, and may use the store.
 func TestHook(t *testing.T) {
 	r := newRig(t)
-	v := r.s.View("t_acme", "dev")
-	defer v.Release()
 	type call struct {
 		tenant, env string
 		rate        int
 	}
 	var calls []call
 	r.s.OnChange(func(tenant, env string) {
-		calls = append(calls, call{tenant, env, v.Load().GestureRate})
-		if tenant == "t_acme" && v.Load().GestureRate == 2 {
+		now := r.s.Flags("t_acme", "dev").GestureRate
+		calls = append(calls, call{tenant, env, now})
+		if tenant == "t_acme" && now == 2 {
 			r.set("t_acme", "dev", "gesture_rate", "3")
 		}
 		if _, turns := r.s.Held(); turns != 0 {
@@ -241,7 +235,7 @@ func TestHook(t *testing.T) {
 	rate("t_acme", "dev", "2")
 	rate("t_acme", "dev", "3")               // as it is
 	rate("t_acme", "prod", "30")             // as it is
-	rate("t_other", "dev", "4")              // without a view
+	rate("t_other", "dev", "4")              // of another
 	rate(tenant0, "dev", "30")               // as it is
 	rate(tenant0, "dev", "30", false)        // which takes the override away
 	r.unset("t_acme", "dev", "gesture_rate") // which had no effect
@@ -252,69 +246,23 @@ func TestHook(t *testing.T) {
 	}
 }
 
-// There is one view for a tenant and env, as long as somebody has it.
-func TestViews(t *testing.T) {
-	r := newRig(t)
-	held := func(want int) {
-		t.Helper()
-		if views, turns := r.s.Held(); views != want || turns != 0 {
-			t.Errorf("%d views and %d turns are held, want %d and none", views, turns, want)
-		}
-	}
-	a, b := r.s.View("t_acme", "dev"), r.s.View("t_acme", "dev")
-	if a != b {
-		t.Error("there are two views")
-	}
-	others := []*feature.View{r.s.View("t_acme", "prod"), r.s.View("t_other", "dev"), r.s.View(tenant0, "dev")}
-	held(4)
-	was := a.Load()
-	if a.Load() != was {
-		t.Error("the flags are copied")
-	}
-	r.set("t_acme", "dev", "gesture_rate", "30")
-	r.set("t_other", "dev", "gesture_rate", "60")
-	if a.Load() != was {
-		t.Error("the flags are others, though nothing has changed")
-	}
-	a.Release()
-	r.set("t_acme", "dev", "gesture_rate", "61")
-	if b.Load().GestureRate != 61 || was.GestureRate != 30 {
-		t.Errorf("the flags are %+v, and were %+v", b.Load(), was)
-	}
-	b.Release()
-	held(3)
-	for _, v := range others {
-		v.Release()
-	}
-	held(0)
-	r.set("t_acme", "dev", "gesture_rate", "62")
-	again := r.s.View("t_acme", "dev")
-	if again.Load().GestureRate != 62 {
-		t.Errorf("a new view has %+v", again.Load())
-	}
-	again.Release()
-	defer func() {
-		if recover() == nil {
-			t.Error("released twice")
-		}
-	}()
-	again.Release()
-}
-
 // Many tenants that come and go, and change their flags, leave nothing in memory
-// but what they have set.
-func TestViewsAreBounded(t *testing.T) {
+// but what they have set, whether that or the platform's setting ends first.
+func TestMemoryIsBounded(t *testing.T) {
 	r := newRig(t)
-	for i := range 500 {
+	for i := range 200 {
 		tenant := fmt.Sprintf("t_%d", i+1)
-		v := r.s.View(tenant, "dev")
 		r.set(tenant, "dev", "replay", "false")
+		r.set(tenant, "prod", "replay", "false")
+		r.set(tenant0, "prod", "replay", "false")
 		r.unset(tenant, "dev", "replay")
+		unset := []string{tenant, tenant0}
+		r.unset(unset[i%2], "prod", "replay")
+		r.unset(unset[1-i%2], "prod", "replay")
 		r.s.Flags(tenant, "prod")
-		v.Release()
 	}
-	if views, turns := r.s.Held(); views != 0 || turns != 0 || len(r.rows()) != 0 {
-		t.Errorf("%d views, %d turns and %d rows are held", views, turns, len(r.rows()))
+	if tenants, turns := r.s.Held(); tenants != 0 || turns != 0 || len(r.rows()) != 0 {
+		t.Errorf("%d tenants, %d turns and %d rows are held", tenants, turns, len(r.rows()))
 	}
 }
 
@@ -343,15 +291,13 @@ func TestSlowTenant(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		v := r.s.View("t_acme", "dev")
 		r.set("t_other", "dev", "replay", "false")
 		r.set("t_acme", "prod", "replay", "false")
 		r.set(tenant0, "dev", "gesture_rate", "5")
 		r.list("t_acme", "dev")
-		if f := v.Load(); f.GestureRate != 5 {
+		if f := r.s.Flags("t_acme", "dev"); f.GestureRate != 5 {
 			t.Errorf("the flags are %+v", f)
 		}
-		v.Release()
 	}()
 	select {
 	case <-done:
@@ -362,74 +308,6 @@ func TestSlowTenant(t *testing.T) {
 	<-entered
 	slow.Wait()
 	<-done
-}
-
-// Readers see the flags in the states through which they go, each whole and in
-// their order, in old views and in new ones.
-func TestConcurrent(t *testing.T) {
-	r := newRig(t)
-	const steps = 400
-	// The state i has gesture_rate (i+1)/2+30, and gesture_fanout where i/2 is odd:
-	// every step changes one of the two.
-	state := func(f *feature.Flags) int {
-		for i := max(0, 2*(f.GestureRate-30)-1); i <= 2*(f.GestureRate-30); i++ {
-			if f.GestureFanout == (i/2%2 == 1) && f.WS && f.SSE && f.Replay {
-				return i
-			}
-		}
-		t.Errorf("there was no %+v", *f)
-		return 0
-	}
-	platform, other := r.admin(tenant0, "dev"), r.admin("t_other", "dev")
-	quit := make(chan struct{})
-	var readers, others sync.WaitGroup
-	for i := range 4 {
-		readers.Go(func() {
-			v, last := r.s.View("t_acme", "dev"), 0
-			for n := 0; last < steps; n++ {
-				now := state(v.Load())
-				if now < last {
-					t.Errorf("the flags went from state %d back to %d", last, now)
-				}
-				last = now
-				if n%(i+2) == 0 {
-					v.Release()
-					v = r.s.View("t_acme", "dev")
-				}
-			}
-			v.Release()
-		})
-	}
-	others.Go(func() {
-		for i := 0; ; i++ {
-			select {
-			case <-quit:
-				return
-			default:
-			}
-			if _, err := r.s.Set(other, "replay", request(fmt.Sprint(i%2 == 0))); err != nil {
-				t.Errorf("set: %v", err)
-			}
-			if _, err := r.s.List(other); err != nil {
-				t.Errorf("list: %v", err)
-			}
-		}
-	})
-	for i := 1; i <= steps; i++ {
-		name, value := "gesture_rate", fmt.Sprint((i+1)/2+30)
-		if i%2 == 0 {
-			name, value = "gesture_fanout", fmt.Sprint(i/2%2 == 1)
-		}
-		if _, err := r.s.Set(platform, name, request(value)); err != nil {
-			t.Errorf("set: %v", err)
-		}
-		if now := r.s.Flags("t_acme", "dev"); state(&now) != i {
-			t.Errorf("after step %d the flags are %+v", i, now)
-		}
-	}
-	readers.Wait()
-	close(quit)
-	others.Wait()
 }
 
 // Of the changes in one scope, one is written at a time, so that what is in
@@ -466,9 +344,10 @@ func TestChangesAtOnce(t *testing.T) {
 		})
 	}
 	changes.Wait()
-	was := r.list("t_acme", "dev")
+	was, flags := r.list("t_acme", "dev"), r.s.Flags("t_acme", "dev")
 	r.open(tenant0)
 	if now := r.list("t_acme", "dev"); !slices.Equal(now, was) {
 		t.Errorf("after a restart there is %q, and was %q", now, was)
 	}
+	wantFlags(t, flags, r.s.Flags("t_acme", "dev"))
 }
