@@ -34,6 +34,7 @@ var floors = map[string][]string{
 	"internal/probe":               {".", "internal/auth"},
 	"cmd/twinrail":                 {".", "client", "internal/auth", "internal/feature", "internal/journal", "internal/disk", "internal/hub", "internal/probe", "internal/server", "internal/table"},
 	"test":                         {}, // browsers and npm packages against the binary
+	"test/sabotage":                {}, // the binary with checks dropped, and the probe
 	"cmd/twinrail-bench":           {".", "client", "internal/auth", "internal/auth/authtest", "internal/journal", "internal/disk", "internal/hub", "internal/server"},
 }
 
