@@ -28,9 +28,9 @@ var ways = []way{
 	{name: "publish-http", run: publishHTTP},
 	{name: "publish-ws", run: publishWS},
 	{name: "gestures", run: gestures},
-	{name: "flags", run: flags},
+	{name: "flags", alone: true, run: flags},
 	{name: "tickets", run: tickets},
-	{name: "cookies", run: cookies},
+	{name: "cookies", alone: true, run: cookies},
 	{name: "revocation", run: revocation},
 }
 
