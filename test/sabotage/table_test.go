@@ -12,8 +12,8 @@ var (
 	home           = []string{"workspace_id", "project_id", "app_id"}
 	canvasAudience = []string{"surface_id", "projection_id", "panel_id", "thread_id"}
 	threadAudience = []string{"surface_id", "canvas_id", "projection_id", "panel_id"}
-	ofCanvas       = []string{"workspace_id", "project_id", "app_id", "surface_id", "canvas_id", "projection_id", "panel_id", "thread_id"}
-	ofThread       = ofCanvas
+	anyAudience    = append([]string{"thread_id"}, threadAudience...)
+	grantable      = append([]string{"workspace_id", "project_id", "app_id"}, anyAudience...)
 )
 
 // The ways in, by the kind of stream and what is done there.
@@ -24,6 +24,10 @@ var (
 	canvasWays  = []string{"sse-live", "sse-replay", "gestures", "publish-http"}
 	threadWays  = []string{"ws-live", "ws-replay", "ws-resume", "publish-ws"}
 	publishWays = []string{"publish-http", "publish-ws"}
+	// Those on both kinds of stream.
+	pageWays     = []string{"history", "presence-snapshot"}
+	presenceWays = []string{"presence-snapshot", "presence-changes"}
+	bothWays     = append([]string{"presence-changes"}, pageWays...)
 )
 
 func only(s ...string) []string { return s }
@@ -35,7 +39,7 @@ func only(s ...string) []string { return s }
 // makes the right; and a record's owner is compared where it goes out, which can
 // be dropped alone without anything leaking, and so is dropped together with what
 // it is there for.
-var table = slices.Concat(received, granted, claimed, bound)
+var table = slices.Concat(received, present, granted, claimed, bound)
 
 // received: what of a stream is for whom.
 var received = []sabotage{
@@ -43,7 +47,7 @@ var received = []sabotage{
 		name:  "an event's audience is not compared",
 		edits: []edit{{"address.go", `return named == "" || named == held`, `return true`}},
 		leaks: []cells{
-			{readCanvas, canvasAudience}, {readThread, threadAudience}, {only("history"), append(only("thread_id"), threadAudience...)},
+			{readCanvas, canvasAudience}, {readThread, threadAudience}, {bothWays, anyAudience},
 			{only("publish-http"), canvasAudience}, {only("publish-ws"), threadAudience},
 		},
 	},
@@ -65,7 +69,7 @@ var received = []sabotage{
 	{
 		name:  "history is not filtered",
 		edits: []edit{{"internal/server/history.go", `if r.Admits(e.Owner, e.Channel, e.Audience, e.To) && (`, `if (`}},
-		leaks: []cells{{only("history"), slices.Concat(only("actor_id", "thread_id"), threadAudience)}},
+		leaks: []cells{{only("history"), append(only("actor_id"), anyAudience...)}},
 	},
 	{
 		name:  "gestures are not filtered",
@@ -89,57 +93,91 @@ var received = []sabotage{
 	},
 }
 
+// present: who learns who is where.
+var present = []sabotage{
+	{
+		name:  "the snapshot of who is present is not filtered",
+		edits: []edit{{"internal/presence/room.go", "\t\tif m.seenBy(r) {", "\t\tif true {"}},
+		leaks: []cells{{only("presence-snapshot"), anyAudience}},
+	},
+	{
+		name:  "all in a stream are told who comes and changes",
+		edits: []edit{{"internal/presence/watch.go", `case !m.seenBy(w.reader):`, `case false:`}},
+		leaks: []cells{{only("presence-changes"), anyAudience}},
+	},
+	{
+		name:  "all in a stream are told who leaves",
+		edits: []edit{{"internal/presence/watch.go", `if m.join <= w.version && m.seenBy(w.reader) {`, `if m.join <= w.version {`}},
+		leaks: []cells{{only("presence-changes"), anyAudience}},
+	},
+	{
+		// The room and the owner of a member would each hold alone.
+		name: "all who are present are in one room",
+		edits: []edit{
+			{"internal/presence/presence.go", `rm := g.rooms[r.Key()]`, `rm := g.rooms["all"]`},
+			{"internal/presence/presence.go", `rm := g.rooms[key]`, "key = \"all\"\n\trm := g.rooms[key]"},
+			{"internal/presence/room.go", `r.Admits(m.place.owner, `, `r.Admits(r.Key(), `},
+		},
+		leaks: []cells{{presenceWays, slices.Concat(scope, home)}},
+	},
+	{
+		name:  "a resumed session is present where it was, whatever is granted",
+		edits: []edit{{"internal/presence/session.go", `s.drop(func(name string) bool { return !slices.Contains(holds, name) })`, ``}},
+		leaks: []cells{{only("presence-changes"), home}},
+	},
+}
+
 // granted: what a credential allows within its tenant and env.
 var granted = []sabotage{
 	{
 		name:  "a grant covers every address",
 		edits: []edit{{"internal/auth/access.go", `return g.Allows(channel, right) && g.Covers(a)`, `return g.Allows(channel, right)`}},
-		leaks: []cells{{canvasWays, append(only("canvas_id", "thread_id"), home...)}, {threadWays, append(only("thread_id", "canvas_id"), home...)}, {only("history"), ofCanvas}},
+		leaks: []cells{{canvasWays, grantable}, {threadWays, grantable}, {bothWays, grantable}},
 	},
 	{
 		name:  "a grant's workspace is not compared",
 		edits: []edit{{"identity.go", `!covers(g.WorkspaceID, a.Home.WorkspaceID) ||`, ``}},
-		leaks: []cells{{slices.Concat(canvasWays, threadWays, only("history")), only("workspace_id")}},
+		leaks: []cells{{slices.Concat(canvasWays, threadWays, bothWays), only("workspace_id")}},
 	},
 	{
 		name:  "a grant's project is not compared",
 		edits: []edit{{"identity.go", `!covers(g.ProjectID, a.Home.ProjectID) ||`, ``}},
-		leaks: []cells{{slices.Concat(canvasWays, threadWays, only("history")), only("project_id")}},
+		leaks: []cells{{slices.Concat(canvasWays, threadWays, bothWays), only("project_id")}},
 	},
 	{
 		name:  "a grant's app is not compared",
 		edits: []edit{{"identity.go", `!covers(g.AppID, a.Home.AppID) ||`, ``}},
-		leaks: []cells{{slices.Concat(canvasWays, threadWays, only("history")), only("app_id")}},
+		leaks: []cells{{slices.Concat(canvasWays, threadWays, bothWays), only("app_id")}},
 	},
 	{
 		name:  "a grant's canvas or thread is not compared",
 		edits: []edit{{"identity.go", `!covers(id, a.Home.ID)`, `!covers(id, a.Home.ID) && false`}},
-		leaks: []cells{{canvasWays, only("canvas_id")}, {threadWays, only("thread_id")}, {only("history"), only("canvas_id", "thread_id")}},
+		leaks: []cells{{canvasWays, only("canvas_id")}, {threadWays, only("thread_id")}, {bothWays, only("canvas_id", "thread_id")}},
 	},
 	{
 		name:  "a grant's audience keys are not compared",
 		edits: []edit{{"identity.go", `if v != "" && !covers(v, asked[i]) {`, `if v != "" && !covers(v, asked[i]) && false {`}},
-		leaks: []cells{{canvasWays, canvasAudience}, {threadWays, threadAudience}, {only("history"), append(only("thread_id"), threadAudience...)}},
+		leaks: []cells{{canvasWays, canvasAudience}, {threadWays, threadAudience}, {bothWays, anyAudience}},
 	},
 	{
 		name:  "reading takes no grant",
 		edits: []edit{{"internal/auth/access.go", `if ch.In(kind) && c.who().may(address, ch, twinrail.Read) {`, `if ch.In(kind) {`}},
-		leaks: []cells{{readCanvas, ofCanvas}, {readThread, ofThread}, {only("history"), ofCanvas}},
+		leaks: []cells{{readCanvas, grantable}, {readThread, grantable}, {bothWays, grantable}},
 	},
 	{
 		name:  "writing takes no grant",
 		edits: []edit{{"internal/auth/access.go", `if !channel.In(kind) || !c.who().may(address, channel, twinrail.Write) {`, `if !channel.In(kind) {`}},
-		leaks: []cells{{append(only("gestures"), publishWays...), ofCanvas}},
+		leaks: []cells{{append(only("gestures"), publishWays...), grantable}},
 	},
 	{
 		name:  "a renewed WebSocket keeps what is not granted any more",
 		edits: []edit{{"internal/server/wssession.go", `if err := ac.Allows(j.right()); err != nil {`, `if err := ac.Allows(j.right()); err != nil && false {`}},
-		leaks: []cells{{only("ws-live"), ofThread}},
+		leaks: []cells{{only("ws-live", "presence-changes"), grantable}},
 	},
 	{
 		name:  "a renewed SSE stream keeps what is not granted any more",
 		edits: []edit{{"internal/server/sse.go", `if err := ac.Allows(c.sub.Reader()); err != nil {`, `if err := ac.Allows(c.sub.Reader()); err != nil && false {`}},
-		leaks: []cells{{only("sse-live"), ofCanvas}},
+		leaks: []cells{{only("sse-live"), grantable}},
 	},
 }
 
@@ -148,17 +186,17 @@ var claimed = []sabotage{
 	{
 		name:  "the tenant need not be the credential's",
 		edits: []edit{{"internal/auth/access.go", `if r.TenantID != p.identity.TenantID {`, `if false {`}},
-		leaks: []cells{{slices.Concat(canvasWays, only("ws-live", "ws-replay", "publish-ws", "history")), only("tenant_id")}},
+		leaks: []cells{{slices.Concat(canvasWays, only("ws-live", "ws-replay", "publish-ws"), bothWays), only("tenant_id")}},
 	},
 	{
 		name:  "the env need not be the credential's",
 		edits: []edit{{"internal/auth/access.go", `if r.Env != p.identity.Env {`, `if false {`}},
-		leaks: []cells{{slices.Concat(canvasWays, only("ws-live", "ws-replay", "publish-ws", "history")), only("env")}},
+		leaks: []cells{{slices.Concat(canvasWays, only("ws-live", "ws-replay", "publish-ws"), bothWays), only("env")}},
 	},
 	{
 		name:  "the actor need not be the credential's",
 		edits: []edit{{"internal/auth/access.go", `if r.ActorID != "" && r.ActorID != p.identity.ActorID {`, `if false {`}},
-		leaks: []cells{{append(only("ws-live", "ws-replay", "publish-ws", "history"), canvasWays...), only("actor_id")}},
+		leaks: []cells{{slices.Concat(canvasWays, only("ws-live", "ws-replay", "publish-ws"), bothWays), only("actor_id")}},
 	},
 	{
 		name:  "anybody renews a connection",
@@ -192,12 +230,12 @@ var bound = []sabotage{
 		// The owner that is compared where an event goes out is this key too.
 		name:  "a stream's key does not have the tenant",
 		edits: []edit{{"address.go", "values := h.values()\n\treturn encodeKey", "values := h.values()\n\tvalues[0] = \"t_x\"\n\treturn encodeKey"}},
-		leaks: []cells{{slices.Concat(canvasWays, threadWays, only("history")), only("tenant_id")}},
+		leaks: []cells{{slices.Concat(canvasWays, threadWays, bothWays), only("tenant_id")}},
 	},
 	{
 		name:  "a stream's key has only the canvas or thread",
 		edits: []edit{{"address.go", "values := h.values()\n\treturn encodeKey", "values := [...]string{\"t_x\", \"x\", \"x\", \"x\", \"x\", h.ID}\n\treturn encodeKey"}},
-		leaks: []cells{{slices.Concat(canvasWays, threadWays, only("history")), slices.Concat(scope, home)}},
+		leaks: []cells{{slices.Concat(canvasWays, threadWays, bothWays), slices.Concat(scope, home)}},
 	},
 	{
 		name:  "a resume token is good in every tenant",
