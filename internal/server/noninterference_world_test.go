@@ -1,0 +1,142 @@
+package server
+
+import (
+	"context"
+	"net"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/twinrail/twinrail/internal/auth"
+	"github.com/twinrail/twinrail/internal/auth/authtest"
+	"github.com/twinrail/twinrail/internal/journal"
+)
+
+const (
+	niOrigin = "https://app.test"
+	// niMark is in all that A says, and niCanary in all that B does.
+	niMark, niCanary = "mark-of-a", "canary-of-b"
+)
+
+// niWorld is a server with two tenants, in a bubble.
+type niWorld struct {
+	t       *testing.T
+	script  niScript
+	started time.Time
+	listen  *pipeListener
+	issuer  *authtest.Issuer
+	a, b    *niParty
+	running sync.WaitGroup // B, and all that reads
+}
+
+// newNIWorld starts a server whose limits are so low that either tenant comes to
+// them.
+func newNIWorld(t *testing.T, s niScript) *niWorld {
+	w := &niWorld{
+		t: t, script: s, started: time.Now(), issuer: authtest.New(t),
+		listen: &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})},
+	}
+	w.a = newNIParty(w, "t_acme", "dev", niMark)
+	w.b = newNIParty(w, niFoes[s.foe].tenant, niFoes[s.foe].env, niCanary)
+	j := &niJournal{Memory: journal.NewMemory(journal.MemoryOptions{
+		Retention: journal.Retention{Count: 6},
+		Quota:     journal.Quota{Streams: 4, Bytes: 24 << 10},
+	})}
+	if s.slow {
+		j.slow = journal.TenantKeyOf(w.b.tenant, w.b.env)
+	}
+	startRig(t, w.issuer, peekWatcher{}, w.listen, w.listen.dial, func(o *Options) {
+		o.Journal, o.AllowedOrigins = j, []string{niOrigin}
+		o.Gate = w.issuer.Gate(auth.GateOptions{AllowedOrigins: []string{niOrigin}})
+		o.Window, o.WindowBudget = niWindows[s.window], 8<<10
+		o.MaxEvent, o.MaxFrame, o.MaxBody = 2<<10, 8<<10, 16<<10
+		o.MaxConnections, o.MaxMembers, o.MaxJoins, o.JoinRate = 6, 3, 6, 4
+		o.PublishRate, o.PublishBytes, o.FrameRate = 10, 4<<10, 10
+	})
+	return w
+}
+
+// niJournal is a journal that takes its time with one tenant, as a disk does with
+// who keeps it busy.
+type niJournal struct {
+	*journal.Memory
+	slow string // whose, by its TenantKey; "" for nobody's
+}
+
+const niDiskTime = 1500 * time.Millisecond
+
+func (j *niJournal) wait(key string) {
+	if j.slow != "" && journal.TenantKey(key) == j.slow {
+		time.Sleep(niDiskTime)
+	}
+}
+
+func (j *niJournal) Append(ctx context.Context, recs []journal.Record, e journal.Expect) ([]journal.Result, error) {
+	if len(recs) > 0 {
+		j.wait(recs[0].Owner())
+	}
+	return j.Memory.Append(ctx, recs, e)
+}
+
+func (j *niJournal) Read(ctx context.Context, r auth.Reader, after uint64, max int) (journal.Page, error) {
+	j.wait(r.Key())
+	return j.Memory.Read(ctx, r, after, max)
+}
+
+// slots returns when each of A's ops may begin, and at the end when the last one
+// is over.
+func (w *niWorld) slots() []time.Time {
+	at := []time.Time{w.started}
+	for k, op := range w.script.whole() {
+		at = append(at, at[k].Add(op.slot()))
+	}
+	return at
+}
+
+// leadA has A do all that it does, and returns what it received, one thing a line.
+func (w *niWorld) leadA() (lines []string) {
+	n := new(normalizer)
+	at := w.slots()
+	for k, op := range w.script.whole() {
+		time.Sleep(time.Until(at[k].Add(residue(k))))
+		w.a.act(op)
+		time.Sleep(time.Until(at[k+1].Add(-50 * time.Millisecond)))
+		synctest.Wait()
+		for _, line := range w.a.received(k, op) {
+			w.a.harvest(line)
+			lines = append(lines, n.normalize(line))
+		}
+	}
+	return lines
+}
+
+// leadB has B do all that it does: in the very moment of A's op, or later in that
+// slot. Where it is late, as it must wait for its answers, the rest comes later.
+func (w *niWorld) leadB() {
+	w.b.act(niOp{do: "flag", n: 2, m: 1})
+	at := w.slots()
+	for k, ops := range w.script.b {
+		for i, op := range ops {
+			then := at[k].Add(residue(k))
+			if op.late {
+				then = then.Add(time.Duration(i+1) * op.spread(at[k+1].Sub(at[k])))
+			}
+			time.Sleep(time.Until(then))
+			w.b.act(op)
+			for _, line := range w.b.received(k, op) {
+				w.b.harvest(line)
+			}
+		}
+	}
+}
+
+// close ends all connections, and returns what B received.
+func (w *niWorld) close() []string {
+	// B's last requests are answered or given up first.
+	time.Sleep(2 * patience)
+	w.a.close()
+	w.b.close()
+	w.running.Wait()
+	return w.b.all()
+}
