@@ -14,6 +14,7 @@ import (
 	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -37,12 +38,13 @@ func TestClaimOfEachType(t *testing.T) {
 	values := map[string]string{
 		"null": "null", "true": "true", "zero": "0", "negative": "-1", "fraction": "0.5", "huge": "1e308", "too huge": "1e309",
 		"long": "4" + strings.Repeat("0", 400), "empty": `""`, "text": `"x"`, "number in text": `"4000000000"`, "NUL": `"u\u0000"`,
-		"half a pair": `"\ud800"`, "list": `["dev"]`, "nested list": `[["dev"]]`, "object": `{"can":["*"]}`, "no list": `[]`,
+		"half a pair": `"\ud800"`, "list": `["dev"]`, "nested list": `[["dev"]]`, "object": `{"can":["*"]}`, "empty list": `[]`,
 		"deep": strings.Repeat("[", 2000) + strings.Repeat("]", 2000), "nothing": "", "comment": "/**/1", "NaN": "NaN", "plus": "+1",
 	}
-	right := map[string]string{ // what is let through, and gives no more than to leave it out
-		"jti": "null empty text NUL number in text", "role": "null empty", "actor_type": "null empty", "iss": "null empty text NUL number in text",
-		"aud": "null empty text NUL number in text list no list", "grants": "null no list", "nbf": "null zero fraction", "iat": "null zero fraction",
+	texts := []string{"null", "empty", "text", "NUL", "number in text"}
+	right := map[string][]string{ // what is let through besides
+		"sub": {"text", "number in text"}, "jti": texts, "iss": texts, "aud": append(texts, "list", "empty list"), "grants": {"null", "empty list"},
+		"role": {"null", "empty"}, "actor_type": {"null", "empty"}, "nbf": {"null", "zero", "fraction"}, "iat": {"null", "zero", "fraction"},
 	}
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal([]byte(plainClaims), &members); err != nil {
@@ -52,11 +54,7 @@ func TestClaimOfEachType(t *testing.T) {
 		for name, value := range values {
 			payload := strings.Replace(plainClaims, `"`+claim+`":`+string(good), `"`+claim+`":`+value, 1)
 			err := checkClaims(t, v, payload)
-			want := strings.Contains(" "+right[claim]+" ", " "+name+" ")
-			if claim == "sub" && (name == "text" || name == "number in text") {
-				want = true
-			}
-			if (err == nil) != want {
+			if (err == nil) != slices.Contains(right[claim], name) {
 				t.Errorf("%s of %s: %v", claim, name, err)
 			}
 		}
