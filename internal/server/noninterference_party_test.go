@@ -109,7 +109,7 @@ func niContext(tenant, env string) string {
 
 // dial sends a request over a new connection; where it cannot, that is what came.
 func (p *niParty) dial(request []byte, actor int, pongs bool) *niWire {
-	w := &niWire{actor: actor, pongs: pongs, head: make(chan struct{})}
+	w := &niWire{actor: actor, pongs: pongs, head: make(chan struct{}), turn: make(chan struct{}, 1)}
 	nc, err := p.w.listen.dial()
 	if err != nil {
 		panic(err) // the server is up

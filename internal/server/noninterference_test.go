@@ -35,11 +35,11 @@ var niFoes = []struct{ tenant, env string }{
 // subscriber reads the journal; next to nothing; all.
 var niWindows = []int{-1, 1 << 10, 1 << 20}
 
-// The first and the last that A does, whatever the script says: so that gestures
-// flow, and that what a script has changed shows. A's credentials may all be void
-// by then.
+// The first and the last that A does, whatever the script says (B does the first,
+// too): so that gestures flow, one a second; and that what a script has changed
+// shows. A's credentials may all be void by then.
 var (
-	niPrologue = []niOp{{do: "wait"}, {do: "flag", n: 2, m: 1}}
+	niPrologue = []niOp{{do: "wait"}, {do: "flag", n: 2, m: 1}, {do: "flag", n: 3}}
 	niEpilogue = []niOp{
 		{do: "wait", n: 2}, {do: "mint"}, {do: "mint", actor: 1}, {do: "flags"},
 		{do: "history"}, {do: "history", at: 1}, {do: "history", n: 1}, {do: "history", at: 1, n: 1},

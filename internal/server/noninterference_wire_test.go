@@ -25,6 +25,7 @@ type niWire struct {
 	pongs bool          // it answers pings
 	head  chan struct{} // closed once the head of the response has come, or none will
 	pause gate          // holds up reading
+	turn  chan struct{} // held by who writes; in a bubble, time stands still for who waits for a mutex
 
 	mu     sync.Mutex
 	rail   twinrail.Rail // "" until known, and for plain HTTP
@@ -52,6 +53,8 @@ func (w *niWire) add(lane, text string) {
 }
 
 func (w *niWire) write(b []byte) error {
+	w.turn <- struct{}{}
+	defer func() { <-w.turn }()
 	_ = w.nc.SetWriteDeadline(time.Now().Add(5 * time.Second))
 	_, err := w.nc.Write(b)
 	return err

@@ -51,8 +51,9 @@ func newNIWorld(t *testing.T, s niScript) *niWorld {
 		o.Gate = w.issuer.Gate(auth.GateOptions{AllowedOrigins: []string{niOrigin}})
 		o.Window, o.WindowBudget = niWindows[s.window], 8<<10
 		o.MaxEvent, o.MaxFrame, o.MaxBody = 2<<10, 8<<10, 16<<10
-		o.MaxConnections, o.MaxMembers, o.MaxJoins, o.JoinRate = 6, 3, 6, 4
-		o.PublishRate, o.PublishBytes, o.FrameRate = 10, 4<<10, 10
+		// What is used up comes back so slowly that the next slot finds it missing.
+		o.MaxConnections, o.MaxMembers, o.MaxJoins, o.JoinRate = 6, 3, 6, 1
+		o.PublishRate, o.PublishBytes, o.FrameRate = 1, 512, 10
 	})
 	return w
 }
@@ -114,7 +115,9 @@ func (w *niWorld) leadA() (lines []string) {
 // leadB has B do all that it does: in the very moment of A's op, or later in that
 // slot. Where it is late, as it must wait for its answers, the rest comes later.
 func (w *niWorld) leadB() {
-	w.b.act(niOp{do: "flag", n: 2, m: 1})
+	for _, op := range niPrologue {
+		w.b.act(op)
+	}
 	at := w.slots()
 	for k, ops := range w.script.b {
 		for i, op := range ops {

@@ -1,0 +1,53 @@
+package server
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// niAtWork is a script of A's in which it needs a bit of everything.
+var niAtWork = []niOp{
+	{do: "sse", m: 1}, {do: "ws", n: 1}, {do: "join"}, {do: "join", m: 2}, {do: "say", n: 1}, {do: "publish", n: 1, m: 1},
+	{do: "gesture"}, {do: "history"}, {do: "ticket"}, {do: "sse", n: 1, m: 2}, {do: "login"}, {do: "sse", n: 6, m: 3},
+	{do: "publish", n: 5}, {do: "gesture", n: 1}, {do: "publish", n: 3}, {do: "history", n: 1}, {do: "revoke", n: 8},
+	{do: "cut"}, {do: "resume"}, {do: "renew"}, {do: "members", n: 1}, {do: "ticket"}, {do: "ws", m: 2},
+	{do: "state", n: 1}, {do: "gesture", n: 2}, {do: "wait", n: 2}, {do: "sse", n: 2}, {do: "logout"},
+}
+
+// niConstantly returns what B does that does the same in every slot: one op, each
+// time in another way where n is negative.
+func niConstantly(do string, n int) (ops [][]niOp) {
+	for k := range len(niPrologue) + len(niAtWork) {
+		op := niOp{do: do, n: n, m: k % 12, at: k % 2, late: k%2 == 1}
+		if n < 0 {
+			op.n = k % 12
+		}
+		ops = append(ops, []niOp{op, {do: "mint"}})
+	}
+	return ops
+}
+
+// TestNonInterferenceOfEach has B do one thing all the time, for each thing that
+// there is, while A is at work: what chance would find seldom.
+func TestNonInterferenceOfEach(t *testing.T) {
+	does := map[string][][]niOp{"pile": niConstantly("pile", 0)}
+	for _, do := range slices.Concat(niOwn, niHostile) {
+		does[do] = niConstantly(do, -1)
+	}
+	for n := range 12 {
+		does[fmt.Sprint("flood ", n)] = niConstantly("flood", n)
+	}
+	for foe := range 2 { // another tenant, and the same one in another env
+		for _, do := range slices.Sorted(maps.Keys(does)) {
+			t.Run(fmt.Sprintf("%s by %s in %s", do, niFoes[foe].tenant, niFoes[foe].env), func(t *testing.T) {
+				s := niScript{foe: foe, window: foe, slow: strings.HasPrefix(do, "p"), a: niAtWork, b: does[do]}
+				if wrong := s.check(t); wrong != "" {
+					t.Fatal(wrong)
+				}
+			})
+		}
+	}
+}
