@@ -11,10 +11,10 @@ import (
 // niAtWork is a script of A's in which it needs a bit of everything.
 var niAtWork = []niOp{
 	{do: "sse", m: 1}, {do: "ws", n: 1}, {do: "join"}, {do: "join", m: 2}, {do: "say", n: 1}, {do: "publish", n: 1, m: 1},
-	{do: "gesture"}, {do: "history"}, {do: "ticket"}, {do: "sse", n: 1, m: 2}, {do: "login"}, {do: "sse", n: 6, m: 3},
+	{do: "gesture"}, {do: "history"}, {do: "ticket"}, {do: "sse", n: 1, m: 2}, {do: "login"}, {do: "sse", n: 6, m: 11},
 	{do: "publish", n: 5}, {do: "gesture", n: 1}, {do: "publish", n: 3}, {do: "history", n: 1}, {do: "revoke", n: 8},
 	{do: "cut"}, {do: "resume"}, {do: "renew"}, {do: "members", n: 1}, {do: "ticket"}, {do: "ws", m: 2},
-	{do: "state", n: 1}, {do: "gesture", n: 2}, {do: "wait", n: 2}, {do: "sse", n: 2}, {do: "logout"},
+	{do: "state"}, {do: "gesture", n: 2}, {do: "wait", n: 2}, {do: "sse", n: 2}, {do: "logout"},
 }
 
 // niConstantly returns what B does that does the same in every slot: one op, each

@@ -43,7 +43,7 @@ var (
 	niEpilogue = []niOp{
 		{do: "wait", n: 2}, {do: "mint"}, {do: "mint", actor: 1}, {do: "flags"},
 		{do: "history"}, {do: "history", at: 1}, {do: "history", n: 1}, {do: "history", at: 1, n: 1},
-		{do: "members"}, {do: "members", at: 1}, {do: "sse", n: 1}, {do: "publish", n: 1, m: 1}, {do: "gesture"},
+		{do: "members"}, {do: "members", at: 1}, {do: "sse", n: 1}, {do: "publish", n: 1, m: 6}, {do: "gesture"},
 		{do: "wait", n: 2},
 	}
 )
