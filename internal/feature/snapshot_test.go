@@ -66,12 +66,16 @@ func state(f feature.Flags) (int, bool) {
 func TestConcurrent(t *testing.T) {
 	r := newRig(t)
 	r.set("t_own", "dev", "replay", "false")
+	r.set("t_own", "prod", "gesture_rate", "7")
 	platform, busy := r.admin(tenant0, "dev"), r.admin("t_busy", "dev")
 	quit := make(chan struct{})
 	var readers, others sync.WaitGroup
 	for range 4 {
 		readers.Go(func() {
 			for last := 0; last < steps; {
+				if f := r.s.Flags("t_own", "prod"); f.GestureRate != 7 {
+					t.Errorf("in prod there is %+v", f)
+				}
 				for _, tenant := range []string{"t_acme", "t_own", "t_busy", tenant0} {
 					f := r.s.Flags(tenant, "dev")
 					now, ok := state(f)

@@ -71,6 +71,9 @@ func TestAnotherTenant0(t *testing.T) {
 	}
 	r.set("t_acme", "dev", "gesture_rate", "61")
 	r.set(tenant0, "dev", "gesture_rate", "1")
+	if f := r.s.Flags("t_acme", "dev"); !f.WS || f.GestureRate != 61 {
+		t.Errorf("the flags of t_acme are %+v", f)
+	}
 	if got := r.flag("t_other", "dev", "gesture_rate"); got != "61 tenant0" {
 		t.Errorf("gesture_rate is %q", got)
 	}
