@@ -39,7 +39,7 @@ type isolationCmd struct {
 
 	Only        []string      `help:"Only these ways in, such as sse-live; may be repeated." placeholder:"WAY"`
 	Key         []string      `help:"Only these routing keys, such as tenant_id; may be repeated." placeholder:"KEY"`
-	ChangeFlags bool          `help:"Change flags of the two tenants for as long as it takes: gestures are switched on, and rails off and on again. Without it what needs that is skipped."`
+	ChangeFlags bool          `help:"Change flags of the two tenants for as long as it takes: gestures are switched on, and their rate is raised. Without it what needs that is skipped."`
 	Timeout     time.Duration `help:"How long one cell of the matrix may take." default:"15s"`
 	Parallel    int           `help:"How many cells are tried at the same time." default:"8"`
 	JSON        bool          `name:"json" help:"Print the report as JSON."`
