@@ -147,7 +147,7 @@ func (p *niParty) flood(op niOp) {
 			p.ask("POST", p.query(twinrail.PathSession), "", op.actor, append(p.headers(op), "Origin", niOrigin))
 		})
 	case 9, 10: // gestures
-		times(31, func(i int) { p.actByHTTP(niOp{do: "gesture", actor: op.actor, n: i}) })
+		times(3, func(i int) { p.actByHTTP(niOp{do: "gesture", actor: op.actor, n: i}) })
 	default: // frames
 		times(25, func(int) { p.frame(op, `{"op":"ping"}`) })
 	}

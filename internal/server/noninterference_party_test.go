@@ -27,6 +27,7 @@ type niParty struct {
 	minted [2]int
 	wires  []*niWire
 	loot   map[string][]string // what it was given, by kind, as far as it was drawn
+	spent  []string            // tickets that are being used, and of no use to anybody after the slot
 }
 
 func newNIParty(w *niWorld, tenant, env, mark string) *niParty {
@@ -83,7 +84,7 @@ func (p *niParty) takeTicket(n int) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.loot[isTicket] = slices.DeleteFunc(p.loot[isTicket], func(t string) bool { return t == ticket })
-	p.loot[isUsed] = append(p.loot[isUsed], ticket)
+	p.spent = append(p.spent, ticket)
 	return ticket
 }
 
@@ -161,6 +162,7 @@ func (p *niParty) stream(rail twinrail.Rail, n int) *niWire {
 func (p *niParty) received(k int, op niOp) (lines []string) {
 	p.mu.Lock()
 	wires := slices.Clone(p.wires)
+	p.loot[isUsed], p.spent = append(p.loot[isUsed], p.spent...), nil
 	p.mu.Unlock()
 	for i, w := range wires {
 		for _, line := range w.received() {

@@ -129,6 +129,11 @@ func difference(alone, beside []string) string {
 // check plays the script without B and with it, and returns what is wrong.
 func (s niScript) check(t *testing.T) string {
 	alone, _ := s.play(t, false)
+	return s.beside(t, alone)
+}
+
+// beside is check where what A receives alone is known.
+func (s niScript) beside(t *testing.T, alone []string) string {
 	beside, heard := s.play(t, true)
 	if d := difference(alone, beside); d != "" {
 		return d
