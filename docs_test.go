@@ -72,18 +72,22 @@ func TestGuaranteesHaveTests(t *testing.T) {
 func wantTest(t *testing.T, doc, link, name string) {
 	t.Helper()
 	path := filepath.Join(filepath.Dir(doc), link)
-	file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
-	if err != nil {
-		t.Errorf("%s: %s: %v", doc, name, err)
-		return
-	}
 	isTest := strings.HasSuffix(path, "_test.go") && (strings.HasPrefix(name, "Test") || strings.HasPrefix(name, "Fuzz"))
-	for _, declared := range file.Decls {
+	for _, declared := range parse(t, path).Decls {
 		if f, ok := declared.(*ast.FuncDecl); ok && isTest && f.Recv == nil && f.Name.Name == name {
 			return
 		}
 	}
 	t.Errorf("%s: there is no test %s in %s", doc, name, path)
+}
+
+func parse(t *testing.T, path string) *ast.File {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
 
 func readDoc(t *testing.T, path string) string {
@@ -93,6 +97,54 @@ func readDoc(t *testing.T, path string) string {
 		t.Fatal(err)
 	}
 	return string(text)
+}
+
+// TestWaysInAreListed: whatever endpoint or frame the server has is a way in that
+// the threat model knows of.
+func TestWaysInAreListed(t *testing.T) {
+	_, ways, _ := strings.Cut(readDoc(t, "docs/threat-model.md"), "\n## Ways in\n")
+	ways, _, _ = strings.Cut(ways, "\n## ")
+	values := make(map[string]string) // of the constants in wire.go
+	for _, declared := range parse(t, "wire.go").Decls {
+		ast.Inspect(declared, func(n ast.Node) bool {
+			if spec, ok := n.(*ast.ValueSpec); ok && len(spec.Values) == 1 {
+				if text, ok := spec.Values[0].(*ast.BasicLit); ok && text.Kind == token.STRING {
+					values[spec.Names[0].Name], _ = strconv.Unquote(text.Value)
+				}
+			}
+			return true
+		})
+	}
+	for _, in := range []struct {
+		file, function, prefix string
+		least                  int
+	}{
+		{"internal/server/server.go", "routes", "Path", 10},
+		{"internal/server/wsops.go", "dispatch", "Op", 8},
+	} {
+		used := make(map[string]bool)
+		for _, declared := range parse(t, in.file).Decls {
+			if f, ok := declared.(*ast.FuncDecl); !ok || f.Name.Name != in.function {
+				continue
+			}
+			ast.Inspect(declared, func(n ast.Node) bool {
+				if s, ok := n.(*ast.SelectorExpr); ok && strings.HasPrefix(s.Sel.Name, in.prefix) {
+					if p, ok := s.X.(*ast.Ident); ok && p.Name == "twinrail" {
+						used[s.Sel.Name] = true
+					}
+				}
+				return true
+			})
+		}
+		if len(used) < in.least {
+			t.Errorf("found only %d of %s in %s", len(used), in.prefix, in.file)
+		}
+		for name := range used {
+			if value := values[name]; value == "" || !strings.Contains(ways, value) {
+				t.Errorf("docs/threat-model.md knows of no way in by %s, %q", name, value)
+			}
+		}
+	}
 }
 
 // linked matches a link within the repository, and an anchor in a document.

@@ -268,8 +268,7 @@ var unchecked = map[string][]string{
 		"(*session.Session).SetValue", "(*session.Session).Lose", "(*session.Session).End", "(session.Holder).TakenOver",
 	},
 	"flags say what a tenant may do, and nothing that is its own": {
-		"(*feature.Store).Flags", "(*feature.Store).View", "(*feature.View).Load", "(*feature.View).Release",
-		"(*feature.Flags).AllowsRail",
+		"(*feature.Store).Flags", "(*feature.Flags).AllowsRail",
 	},
 	"it works on what its caller has already": {
 		"(*journal.Stored).Check", "(*journal.Stored).Size", "(*journal.Stored).AppendBinary", "journal.ParseStored",
