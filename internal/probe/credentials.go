@@ -31,25 +31,31 @@ type errand struct {
 	mine, theirs *secret // of the right one, and of the wrong one
 }
 
-// send makes a call. Of a stream it reads only the beginning.
-func (e *errand) send(ctx context.Context, c call) (*answer, error) {
-	c, err := e.carry(c)
-	if err != nil {
+// send makes a call. Where a rail is opened, the answer is a bare 200.
+func (e *errand) send(ctx context.Context, c call) (a *answer, err error) {
+	if c, err = e.carry(c); err != nil {
 		return nil, err
 	}
-	if !strings.HasPrefix(c.path, twinrail.PathSSECanvases) {
+	switch {
+	case strings.HasPrefix(c.path, twinrail.PathSSECanvases):
+		_, a, err = e.follow(ctx, c)
+	case c.path == twinrail.PathWS:
+		_, a, err = e.dial(ctx, c)
+	default:
 		return e.do(ctx, c)
 	}
-	_, a, err := e.follow(ctx, c)
-	return orOK(a, err)
-}
-
-// orOK returns the answer, or where there was a stream in its place, a bare 200.
-func orOK(a *answer, err error) (*answer, error) {
 	if a == nil && err == nil {
 		a = &answer{status: http.StatusOK}
 	}
 	return a, err
+}
+
+// endedByServer reports whether a wait ended since the server ended what was open,
+// for the sake of its credential.
+func endedByServer(err error) bool {
+	var closed *closedError
+	return errors.As(err, &closed) && int(closed.code) == twinrail.CodeCredentialRevoked.Info().Close ||
+		err != nil && strings.Contains(err.Error(), string(twinrail.CodeCredentialRevoked))
 }
 
 // errands has parties go with what get returns of theirs, over both rails: one who
@@ -148,7 +154,11 @@ func (w *world) carriedHTTP(ctx context.Context, e *errand) error {
 
 // carriedWS is carriedHTTP for the WS rail.
 func (w *world) carriedWS(ctx context.Context, e *errand) error {
-	c, a, err := e.handshake(ctx, twinrail.Routing{})
+	handshake, err := e.carry(call{})
+	if err != nil {
+		return err
+	}
+	c, a, err := e.dial(ctx, handshake)
 	if a != nil {
 		err = fmt.Errorf("the WebSocket of %s was refused: %s", e.name, a)
 	}
@@ -176,8 +186,7 @@ func (w *world) carriedWS(ctx context.Context, e *errand) error {
 	}
 	if w.own() {
 		asks = append(asks, func(at twinrail.Routing) (*answer, error) {
-			_, a, err := e.handshake(ctx, at)
-			return orOK(a, err)
+			return e.send(ctx, call{path: twinrail.PathWS, stated: at})
 		})
 	}
 	for _, ask := range asks {
@@ -190,15 +199,6 @@ func (w *world) carriedWS(ctx context.Context, e *errand) error {
 		err = errors.New("the right one does not get what is its own")
 	}
 	return err
-}
-
-// handshake opens the WS rail in a context.
-func (e *errand) handshake(ctx context.Context, stated twinrail.Routing) (*conn, *answer, error) {
-	c, err := e.carry(call{stated: stated})
-	if err != nil {
-		return nil, nil, err
-	}
-	return e.dial(ctx, c)
 }
 
 // tickets: what was got for one address, at another one; and twice.
@@ -245,6 +245,9 @@ func withTicket(c call, ticket string) call {
 	return c
 }
 
+// madeUpSecret returns what a ticket or a cookie's value could be.
+func madeUpSecret() string { return random() + random()[:17] }
+
 // widen has the wrong one ask for a ticket to the right one's. It gets none, or
 // one that opens nothing there.
 func (w *world) widen(ctx context.Context, s *scene) error {
@@ -282,7 +285,7 @@ func (w *world) useTwice(ctx context.Context, p *party, first twinrail.Routing) 
 	if err != nil {
 		return err
 	}
-	absent, err := p.do(ctx, withTicket(page(p.at()), random()+random()[:17]))
+	absent, err := p.do(ctx, withTicket(page(p.at()), madeUpSecret()))
 	if err != nil {
 		return err
 	}
