@@ -15,6 +15,7 @@ package probe
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -56,6 +57,7 @@ type Options struct {
 type runner struct {
 	base    *url.URL
 	client  *http.Client
+	tls     *tls.Config // of WebSockets
 	tokens  Tokens
 	options Options
 }
@@ -103,7 +105,7 @@ func newRunner(t Target, o Options) (*runner, error) {
 		transport.MaxIdleConnsPerHost = o.Parallel
 		client = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	}
-	return &runner{base: base, client: client, tokens: t.Tokens, options: o}, nil
+	return &runner{base: base, client: client, tls: tlsConfig(client), tokens: t.Tokens, options: o}, nil
 }
 
 // cells returns the cells that are asked for, none of them run.

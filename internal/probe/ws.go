@@ -70,7 +70,7 @@ func (p *party) dial(ctx context.Context, c call) (*conn, *answer, error) {
 	rec := p.record("a WebSocket")
 	var refusal *answer
 	dialer := ws.Dialer{
-		Protocols: []string{twinrail.Subprotocol}, Header: ws.HandshakeHeaderHTTP(r.Header), TLSConfig: p.w.tlsConfig(),
+		Protocols: []string{twinrail.Subprotocol}, Header: ws.HandshakeHeaderHTTP(r.Header), TLSConfig: p.w.tls,
 		WrapConn:      func(nc net.Conn) net.Conn { return recorded{nc, rec} },
 		OnStatusError: func(_ int, _ []byte, in io.Reader) { refusal = readRefusal(in, r) },
 	}
@@ -110,8 +110,10 @@ func (p *party) mustDial(ctx context.Context) (*conn, error) {
 	return c, err
 }
 
-func (w *world) tlsConfig() *tls.Config {
-	t, ok := w.client.Transport.(*http.Transport)
+// tlsConfig returns what WebSockets are dialed with, or nil for the default. It is
+// called before the client's first request, with which the transport changes its own.
+func tlsConfig(client *http.Client) *tls.Config {
+	t, ok := client.Transport.(*http.Transport)
 	if !ok || t.TLSClientConfig == nil {
 		return nil
 	}
