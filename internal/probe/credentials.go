@@ -215,12 +215,11 @@ func tickets(ctx context.Context, w *world) error {
 	if err := w.widen(ctx, s); err != nil {
 		return err
 	}
-	for _, first := range []twinrail.Routing{s.wrong.at(), s.right.at()} { // the one in vain
-		if err := w.useTwice(ctx, s.wrong, first); err != nil {
-			return err
-		}
+	err = w.useTwice(ctx, s.wrong, s.wrong.at())
+	if err != nil || !w.own() && !s.wrong.exact {
+		return err
 	}
-	return nil
+	return w.useTwice(ctx, s.wrong, s.right.at()) // the first time in vain
 }
 
 // ticket returns one of p's, with no bounds where they are nil.
