@@ -215,6 +215,9 @@ func tickets(ctx context.Context, w *world) error {
 	if err := w.widen(ctx, s); err != nil {
 		return err
 	}
+	if err := w.narrowTickets(ctx, s.wrong); err != nil {
+		return err
+	}
 	err = w.useTwice(ctx, s.wrong, s.wrong.at())
 	if err != nil || !w.own() && !s.wrong.exact {
 		return err

@@ -334,6 +334,7 @@ func (w *world) flagInContext(ctx context.Context, s *scene, ch *changes) error 
 	stranger, err := w.stranger(s.right.routing)
 	if isUnavailable(err) {
 		w.note("another tenant's flags in the same context: %v", err)
+		stranger = nil
 	} else if err != nil {
 		return err
 	}

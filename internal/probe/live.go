@@ -28,6 +28,10 @@ func sseLive(ctx context.Context, w *world) error {
 			return err
 		}
 	}
+	err = canvasPair.live(ctx, w, s, func(p *party) (follower, error) { return p.mustFollow(ctx, sse(p.at(), nil)) })
+	if err != nil {
+		return err
+	}
 	if err := w.renewSSE(ctx, s); err != nil {
 		return err
 	}
@@ -48,6 +52,13 @@ func wsLive(ctx context.Context, w *world) error {
 		if err != nil {
 			return err
 		}
+	}
+	err = threadPair.live(ctx, w, s, func(p *party) (follower, error) {
+		c, _, err := p.mustJoin(ctx, "")
+		return c, err
+	})
+	if err != nil {
+		return err
 	}
 	if err := w.twoSubs(ctx, s); err != nil {
 		return err
@@ -71,6 +82,10 @@ func gestures(ctx context.Context, w *world) error {
 		}
 	}
 	err = w.live(ctx, s, twinrail.Gesture, func(p *party) (follower, error) { return p.mustFollow(ctx, sse(p.at(), query)) })
+	if err != nil {
+		return err
+	}
+	err = w.writeOnly(s, twinrail.Gesture, func(p *party) (*answer, error) { return p.askSSE(ctx, p.at(), query) })
 	if err != nil {
 		return err
 	}

@@ -251,7 +251,14 @@ func (p *party) publish(ctx context.Context, events ...*secret) ([]twinrail.Publ
 	for _, e := range events {
 		e.readers = append(e.readers, p)
 	}
+	a, err := patiently(ctx, func() (*answer, error) { return p.do(ctx, publishing(events...)) })
+	if err != nil {
+		return nil, err
+	}
+	if a.status != http.StatusOK {
+		return nil, fmt.Errorf("POST %s: %s", twinrail.PathPublish, a)
+	}
 	var response twinrail.PublishResponse
-	err := p.must(ctx, publishing(events...), &response)
+	err = json.Unmarshal(a.body, &response)
 	return response.Results, err
 }

@@ -46,6 +46,9 @@ func (w *world) changes(ctx context.Context, s *scene) error {
 	if err := w.trespassWatching(ctx, s, w.canary("the state of "+s.wrong.name+" at the right one's", s.wrong)); err != nil {
 		return err
 	}
+	if err := w.lookOnly(ctx, s); err != nil {
+		return err
+	}
 	if err := w.otherGrant(ctx, s, watchers[s.right]); err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/twinrail/twinrail"
 )
@@ -55,7 +56,7 @@ func publishWS(ctx context.Context, w *world) error {
 // sendHTTP returns what publishes over HTTP, and states the address in the events.
 func (w *world) sendHTTP(ctx context.Context) send {
 	return func(p *party, _ twinrail.Routing, events ...*secret) (*answer, error) {
-		return p.do(ctx, publishing(events...))
+		return patiently(ctx, func() (*answer, error) { return p.do(ctx, publishing(events...)) })
 	}
 }
 
@@ -75,8 +76,29 @@ func (w *world) sendWS(ctx context.Context) send {
 		for _, e := range events {
 			frame.Events = append(frame.Events, e.event)
 		}
-		got, err := conns[p].ask(frame)
-		return got.asAnswer(), err
+		return patiently(ctx, func() (*answer, error) {
+			got, err := conns[p].ask(frame)
+			return got.asAnswer(), err
+		})
+	}
+}
+
+// patience is the time after which something is tried again that was over a rate.
+const patience = 100 * time.Millisecond
+
+// patiently tries again what is over a rate, for as long as ctx lasts. Only those
+// come there who have one actor for all cells.
+func patiently(ctx context.Context, try func() (*answer, error)) (*answer, error) {
+	for {
+		a, err := try()
+		if err != nil || a.status != http.StatusTooManyRequests {
+			return a, err
+		}
+		select {
+		case <-ctx.Done():
+			return a, ctx.Err()
+		case <-time.After(patience):
+		}
 	}
 }
 
@@ -112,6 +134,9 @@ func (w *world) publishers(ctx context.Context, s *scene, channel twinrail.Chann
 		return publish(p, at, w.attempt(p, at, channel))
 	})
 	if err != nil {
+		return err
+	}
+	if err := w.readOnly(s, channel, publish); err != nil {
 		return err
 	}
 	if err := w.smuggle(s, channel, publish); err != nil {

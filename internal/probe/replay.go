@@ -45,6 +45,12 @@ func sseReplay(ctx context.Context, w *world) error {
 	if err := w.replay(ctx, s, twinrail.Artifact, byHeader); err != nil {
 		return err
 	}
+	err = canvasPair.replay(ctx, w, s, byParam, func(p *party) (*answer, error) {
+		return p.askSSE(ctx, p.at(), url.Values{"channels": {string(twinrail.Artifact)}})
+	})
+	if err != nil {
+		return err
+	}
 	return w.trespass(s, func(p *party, at twinrail.Routing) (*answer, error) {
 		return p.askSSE(ctx, at, url.Values{"cursor": {twinrail.CursorEarliest}})
 	})
@@ -95,12 +101,25 @@ func wsReplay(ctx context.Context, w *world) error {
 	if err != nil {
 		return err
 	}
-	err = w.replay(ctx, s, twinrail.Chat, func(p *party, after string) (*backlog, error) {
-		c, joined, err := p.mustJoin(ctx, after, twinrail.Chat, twinrail.Tool)
+	joining := func(channels ...twinrail.Channel) catchUp {
+		return func(p *party, after string) (*backlog, error) {
+			c, joined, err := p.mustJoin(ctx, after, channels...)
+			if err != nil {
+				return nil, err
+			}
+			return c.backlog("s", joined.Reason), nil
+		}
+	}
+	if err := w.replay(ctx, s, twinrail.Chat, joining(twinrail.Chat, twinrail.Tool)); err != nil {
+		return err
+	}
+	err = threadPair.replay(ctx, w, s, joining(), func(p *party) (*answer, error) {
+		c, err := p.mustDial(ctx)
 		if err != nil {
 			return nil, err
 		}
-		return c.backlog("s", joined.Reason), nil
+		f, err := c.ask(join("s", p.at(), twinrail.Tool))
+		return f.asAnswer(), err
 	})
 	if err != nil {
 		return err
@@ -124,26 +143,37 @@ func (c *conn) backlog(sub string, void twinrail.Code) *backlog {
 
 // history: pages of either kind of stream.
 func history(ctx context.Context, w *world) error {
-	for kind, channel := range map[twinrail.Kind]twinrail.Channel{
-		twinrail.CanvasStream: twinrail.Commit, twinrail.ThreadStream: twinrail.Chat,
-	} {
-		s, err := w.scene(kind, string(channel)+":read")
-		if err != nil {
-			return err
-		}
-		page := func(at twinrail.Routing, after string) call {
-			return call{method: http.MethodGet, path: twinrail.PathHistory, stated: at, query: url.Values{"channels": {string(channel)}, "after": {after}}}
-		}
-		err = w.replay(ctx, s, channel, func(p *party, after string) (*backlog, error) { return p.page(ctx, page(p.at(), after)) })
-		if err != nil {
-			return err
-		}
-		err = w.trespass(s, func(p *party, at twinrail.Routing) (*answer, error) { return p.do(ctx, page(at, "")) })
-		if err != nil {
+	for kind, channels := range map[twinrail.Kind]channelPair{twinrail.CanvasStream: canvasPair, twinrail.ThreadStream: threadPair} {
+		if err := w.historyOf(ctx, kind, channels); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (w *world) historyOf(ctx context.Context, kind twinrail.Kind, channels channelPair) error {
+	s, err := w.scene(kind, string(channels.first)+":read")
+	if err != nil {
+		return err
+	}
+	page := func(at twinrail.Routing, channel twinrail.Channel, after string) call {
+		return call{method: http.MethodGet, path: twinrail.PathHistory, stated: at, query: url.Values{"channels": {string(channel)}, "after": {after}}}
+	}
+	read := func(p *party, after string) (*backlog, error) {
+		return p.page(ctx, page(p.at(), channels.first, after))
+	}
+	if err := w.replay(ctx, s, channels.first, read); err != nil {
+		return err
+	}
+	err = channels.replay(ctx, w, s, read, func(p *party) (*answer, error) { return p.do(ctx, page(p.at(), channels.second, "")) })
+	if err != nil {
+		return err
+	}
+	err = w.writeOnly(s, channels.first, func(p *party) (*answer, error) { return p.do(ctx, page(p.at(), channels.first, "")) })
+	if err != nil {
+		return err
+	}
+	return w.trespass(s, func(p *party, at twinrail.Routing) (*answer, error) { return p.do(ctx, page(at, channels.first, "")) })
 }
 
 // page reads a page of history.

@@ -3,6 +3,7 @@ package probe
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -75,8 +76,58 @@ var headings = map[twinrail.Key]string{
 	twinrail.KeyPanel: "panel", twinrail.KeyThread: "thread", twinrail.KeyActor: "actor",
 }
 
+// remarks are what is said of cells below the table: once for all keys of a way of
+// which there is the same to say, or, with no way, once for all cells.
+type remarks []remark
+
+type remark struct {
+	about, way, text string
+	keys             []string
+}
+
+func (r *remarks) add(about, way, key, text string) {
+	i := slices.IndexFunc(*r, func(m remark) bool { return m.about == about && m.way == way && m.text == text })
+	if i < 0 {
+		i = len(*r)
+		*r = append(*r, remark{about: about, way: way, text: text})
+	}
+	(*r)[i].keys = append((*r)[i].keys, key)
+}
+
+func (m *remark) String() string {
+	where := m.way + ", " + strings.Join(m.keys, ", ")
+	switch {
+	case m.way == "" && len(m.keys) == 1:
+		where = "1 cell"
+	case m.way == "":
+		where = fmt.Sprintf("%d cells", len(m.keys))
+	case len(m.keys) == len(twinrail.Keys()):
+		where = m.way + ", all keys"
+	}
+	return fmt.Sprintf("%s: %s: %s\n", m.about, where, m.text)
+}
+
+// remarks returns why cells are not a pass, and what of those that are could not be
+// tried.
+func (r *Report) remarks() (said remarks) {
+	for _, o := range []Outcome{Leak, Broken, NotKeyed} {
+		for _, c := range r.Of(o) {
+			said.add(strings.ToUpper(string(o)), c.Way, c.Key, c.Detail)
+		}
+	}
+	for _, c := range r.Of(Skipped) {
+		said.add("SKIPPED", "", c.Key, c.Detail)
+	}
+	for _, c := range r.Cells {
+		for _, note := range c.Notes {
+			said.add("NOT TRIED", "", c.Key, note)
+		}
+	}
+	return said
+}
+
 // WriteText writes a table for people, 100 columns wide at most, and below it why
-// a cell is not a pass.
+// a cell is not a pass, and what of one that is could not be tried.
 func (r *Report) WriteText(out io.Writer) error {
 	var b strings.Builder
 	at := make(map[string]Outcome)
@@ -92,14 +143,16 @@ func (r *Report) WriteText(out io.Writer) error {
 	}
 	row("", func(k twinrail.Key) string { return headings[k] })
 	for _, way := range Ways() {
+		if !slices.ContainsFunc(r.Cells, func(c Cell) bool { return c.Way == way }) {
+			continue
+		}
 		row(way, func(k twinrail.Key) string { return marks[at[way+" "+k.String()]] })
 	}
-	for _, o := range []Outcome{Leak, Broken, Skipped, NotKeyed} {
-		for _, c := range r.Of(o) {
-			fmt.Fprintf(&b, "\n%s: %s, %s: %s", strings.ToUpper(string(o)), c.Way, c.Key, c.Detail)
-		}
-	}
 	b.WriteString("\n")
+	said := r.remarks()
+	for i := range said {
+		b.WriteString(said[i].String())
+	}
 	for _, o := range []Outcome{Pass, Leak, Broken, Skipped, NotKeyed} {
 		fmt.Fprintf(&b, "%d %s  ", len(r.Of(o)), o)
 	}

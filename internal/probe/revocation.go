@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/twinrail/twinrail"
 )
@@ -89,6 +90,7 @@ type exposed struct {
 	conn           *conn
 	ticket, cookie string
 	held           *held
+	after          *canary // what was published after the revocation; nil where nothing was
 }
 
 // expose returns one at an address, with a token of that id, who follows both rails.
@@ -166,6 +168,11 @@ func (w *world) revoke(ctx context.Context, b by) (err error) {
 	if err := revoker.must(ctx, revoking(right.at(), b.request(right)), nil); err != nil {
 		return err
 	}
+	if b == byToken { // else whoever could publish may be cut off too
+		if err := right.publishAfter(ctx); err != nil || len(w.leaks) > 0 {
+			return err
+		}
+	}
 	if err := right.isOver(ctx); err != nil {
 		return err
 	}
@@ -227,6 +234,36 @@ func (x *exposed) follows(ctx context.Context) error {
 	return nil
 }
 
+// publishAfter publishes for x, whose token was revoked, what must not come any
+// more. Who publishes has another token of the same actor, which must be as good as
+// before.
+func (x *exposed) publishAfter(ctx context.Context) error {
+	source, err := x.w.source(x.party)
+	if err != nil {
+		return err
+	}
+	x.after = x.w.canary("what was published for "+x.name+" after its revocation", source)
+	for _, channel := range []twinrail.Channel{twinrail.Commit, twinrail.Chat} {
+		e := x.after.event(channel, x.routing)
+		e.event.To = []string{x.routing.ActorID}
+		a, err := source.do(ctx, publishing(e))
+		switch {
+		case err != nil:
+			return err
+		case a.code() == twinrail.CodeCredentialRevoked:
+			x.w.leak("with a token of %s another one was revoked too", x.name)
+		case a.status != http.StatusOK:
+			return fmt.Errorf("publishing after the revocation: %s", a)
+		}
+	}
+	return nil
+}
+
+// goesOnWith reports whether what came is what must not come any more.
+func (x *exposed) goesOnWith(came string) bool {
+	return x.after != nil && strings.Contains(came, x.after.text)
+}
+
 // isOver waits until the server has ended what x follows, and checks that nothing
 // of x's is good for anything any more.
 func (x *exposed) isOver(ctx context.Context) error {
@@ -239,15 +276,21 @@ func (x *exposed) isOver(ctx context.Context) error {
 			x.w.leak("%s of %s is still good when it was revoked: %s", what, x.name, a)
 		}
 	}
-	b, err := x.stream.until(twinrail.SSEEnd)
+	b, err := x.stream.find("the end", func(b block) bool { return b.event == twinrail.SSEEnd || x.goesOnWith(b.data) })
 	if err != nil {
 		return err
+	}
+	if x.goesOnWith(b.data) {
+		x.w.leak("the stream of %s goes on when it was revoked", x.name)
+		return nil
 	}
 	var end twinrail.End
 	if err := json.Unmarshal([]byte(b.data), &end); err != nil || end.Code != twinrail.CodeCredentialRevoked || end.Reconnect {
 		return errors.Join(err, fmt.Errorf("the stream of %s ended with %s", x.name, b.data))
 	}
-	if err := x.conn.untilClosed(); !endedByServer(err) {
+	if _, err := x.conn.find("the end", func(f *frame) bool { return x.goesOnWith(f.raw) }); err == nil {
+		x.w.leak("the WebSocket of %s goes on when it was revoked", x.name)
+	} else if !endedByServer(err) {
 		return fmt.Errorf("the WebSocket of %s ended otherwise: %w", x.name, err)
 	}
 	return nil
@@ -275,16 +318,6 @@ func (w *world) resumeRevoked(ctx context.Context, x *exposed) error {
 func (x *exposed) carries() map[string]call {
 	c := page(x.at())
 	return map[string]call{"the token": c, "a ticket": withTicket(c, x.ticket), "the cookie": withCookie(c, x.cookie)}
-}
-
-// untilClosed reads on until the connection ends, and returns why.
-func (c *conn) untilClosed() error {
-	for range maxPending {
-		if _, err := c.next(); err != nil {
-			return err
-		}
-	}
-	return errors.New("it does not end")
 }
 
 // goesOn checks that all that x has is as good as before, after the revocation of
