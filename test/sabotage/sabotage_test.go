@@ -30,6 +30,9 @@ type sabotage struct {
 	edits []edit
 	// leaks are the cells in which it is to be caught: each of them must leak.
 	leaks []cells
+	// holds are those in which another check stops what this one would have: the
+	// right one does not get its own there either, and nobody anything else.
+	holds []cells
 }
 
 // edit replaces the one place in a file of the module that reads so.
@@ -70,19 +73,28 @@ func TestSabotage(t *testing.T) {
 			// that one's, and end the process, if connections were counted.
 			at := start(t, build(t, s.edits), "--max-connections", "0")
 			for _, c := range s.leaks {
-				args := append(repeat("--only", c.ways), repeat("--key", c.keys)...)
-				report := runProbe(t, real, at, 1, args...)
-				if len(report.Cells) != len(c.ways)*len(c.keys) {
-					t.Errorf("%d cells, want those of %v with %v", len(report.Cells), c.ways, c.keys)
-				}
-				for _, cell := range report.Cells {
-					if cell.Outcome != probe.Leak {
-						t.Errorf("%s, %s: is %s, and should leak: %s", cell.Way, cell.Key, cell.Outcome, cell.Detail)
-					}
-					t.Logf("%s, %s: %s", cell.Way, cell.Key, cell.Detail)
-				}
+				wantAll(t, real, at, c, probe.Leak)
+			}
+			for _, c := range s.holds {
+				wantAll(t, real, at, c, probe.Broken)
 			}
 		})
+	}
+}
+
+// wantAll requires that each of the cells comes to that.
+func wantAll(t *testing.T, real string, at served, c cells, outcome probe.Outcome) {
+	t.Helper()
+	args := append(repeat("--only", c.ways), repeat("--key", c.keys)...)
+	report := runProbe(t, real, at, 1, args...)
+	if len(report.Cells) != len(c.ways)*len(c.keys) {
+		t.Errorf("%d cells, want those of %v with %v", len(report.Cells), c.ways, c.keys)
+	}
+	for _, cell := range report.Cells {
+		if cell.Outcome != outcome {
+			t.Errorf("%s, %s: %s, want %s: %s", cell.Way, cell.Key, cell.Outcome, outcome, cell.Detail)
+		}
+		t.Logf("%s, %s: %s", cell.Way, cell.Key, cell.Detail)
 	}
 }
 

@@ -32,14 +32,10 @@ var (
 
 func only(s ...string) []string { return s }
 
-// table has every check that isolation rests on.
-//
-// Two are not in it because nothing can be dropped: a subscription, a page or a
-// publish for which no right was asked does not compile, as only internal/auth
-// makes the right; and a record's owner is compared where it goes out, which can
-// be dropped alone without anything leaking, and so is dropped together with what
-// it is there for.
-var table = slices.Concat(received, present, granted, claimed, bound)
+// table has the checks that isolation rests on. That a subscription, a page or a
+// publish asks for a right at all is not among them: without one it does not
+// compile, as only internal/auth makes such.
+var table = slices.Concat(received, present, granted, rights, claimed, bound, revoked, flags)
 
 // received: what of a stream is for whom.
 var received = []sabotage{
@@ -167,7 +163,7 @@ var granted = []sabotage{
 	{
 		name:  "writing takes no grant",
 		edits: []edit{{"internal/auth/access.go", `if !channel.In(kind) || !c.who().may(address, channel, twinrail.Write) {`, `if !channel.In(kind) {`}},
-		leaks: []cells{{append(only("gestures"), publishWays...), grantable}},
+		leaks: []cells{{append(only("gestures", "presence-changes"), publishWays...), grantable}},
 	},
 	{
 		name:  "a renewed WebSocket keeps what is not granted any more",
@@ -178,6 +174,30 @@ var granted = []sabotage{
 		name:  "a renewed SSE stream keeps what is not granted any more",
 		edits: []edit{{"internal/server/sse.go", `if err := ac.Allows(c.sub.Reader()); err != nil {`, `if err := ac.Allows(c.sub.Reader()); err != nil && false {`}},
 		leaks: []cells{{only("sse-live"), grantable}},
+	},
+}
+
+// rights: what it is that a credential allows at an address that it covers.
+var rights = []sabotage{
+	{
+		name:  "what is read is not kept to the channels that were asked for",
+		edits: []edit{{"internal/auth/access.go", `r.Owns(owner) && r.channels.Has(channel) &&`, `r.Owns(owner) &&`}},
+		leaks: []cells{{only("sse-live", "sse-replay", "ws-live", "ws-replay", "history"), only("canvas_id", "thread_id")}},
+	},
+	{
+		name:  "who may read one channel may read those asked for with it",
+		edits: []edit{{"internal/auth/access.go", "\tif r.channels != want {\n", "\tif false {\n"}},
+		leaks: []cells{{only("presence-snapshot"), only("canvas_id", "thread_id")}},
+	},
+	{
+		name:  "a grant on one channel is one on all",
+		edits: []edit{{"identity.go", `return ok && c == string(channel) && (`, `return ok && c != "" && (`}},
+		leaks: []cells{{only("sse-live", "sse-replay", "ws-live", "ws-replay", "history", "presence-snapshot"), only("canvas_id", "thread_id")}},
+	},
+	{
+		name:  "a grant to read is one to write, and the other way round",
+		edits: []edit{{"identity.go", `(r == string(right) || r == GrantAny)`, `r != ""`}},
+		leaks: []cells{{slices.Concat(publishWays, bothWays, only("gestures")), only("canvas_id", "thread_id")}},
 	},
 }
 
@@ -210,6 +230,23 @@ var claimed = []sabotage{
 	},
 }
 
+// Where a stream's key is not all there, it is the owner of each event, compared
+// once more where it goes out, that holds.
+var (
+	ownerDropped = edit{"internal/auth/access.go", `return r.key != "" && r.key == owner`, `return r.key != ""`}
+	journalMixes = []edit{
+		{"internal/disk/stream.go", "\t\"container/list\"\n", "\t\"container/list\"\n\t\"strings\"\n"},
+		{"internal/disk/stream.go", "\ts := c.get(key)\n", "\ts := c.get(key[:2] + \"t_x\" + key[2+strings.Index(key[2:], \"/\"):])\n"},
+	}
+	hubMixes = []edit{
+		{"internal/hub/stream.go", "st := h.streams[r.Key()]\n", "st := h.streams[r.Key()[len(\"c/t_probe_a\"):]]\n"},
+		{"internal/hub/stream.go", `h.streams[st.key] = st`, `h.streams[st.key[len("c/t_probe_a"):]] = st`},
+		{"internal/hub/stream.go", `delete(h.streams, st.key)`, `delete(h.streams, st.key[len("c/t_probe_a"):])`},
+		{"internal/hub/stream.go", "st := h.streams[key]\n", "st := h.streams[key[len(\"c/t_probe_a\"):]]\n"},
+		{"internal/hub/gesture.go", "st := h.streams[w.Key()]\n", "st := h.streams[w.Key()[len(\"c/t_probe_a\"):]]\n"},
+	}
+)
+
 // bound: what the server gave to one, in the hands of another.
 var bound = []sabotage{
 	{
@@ -238,6 +275,26 @@ var bound = []sabotage{
 		leaks: []cells{{slices.Concat(canvasWays, threadWays, bothWays), slices.Concat(scope, home)}},
 	},
 	{
+		name:  "the journal mixes the tenants, and an event's owner is compared",
+		edits: journalMixes,
+		holds: []cells{{only("sse-replay", "ws-replay", "history"), only("tenant_id")}},
+	},
+	{
+		name:  "the journal mixes the tenants, and an event's owner is not compared",
+		edits: append([]edit{ownerDropped}, journalMixes...),
+		leaks: []cells{{only("sse-replay", "ws-replay", "history"), only("tenant_id")}},
+	},
+	{
+		name:  "the hub mixes the tenants, and an event's owner is compared",
+		edits: hubMixes,
+		holds: []cells{{only("sse-live", "gestures"), only("tenant_id")}},
+	},
+	{
+		name:  "the hub mixes the tenants, and an event's owner is not compared",
+		edits: append([]edit{ownerDropped}, hubMixes...),
+		leaks: []cells{{only("sse-live", "ws-live", "gestures"), only("tenant_id")}},
+	},
+	{
 		name:  "a resume token is good in every tenant",
 		edits: []edit{{"internal/auth/resume.go", `if body.tenant != id.TenantID || `, `if `}},
 		leaks: []cells{{only("ws-resume"), only("tenant_id")}},
@@ -251,5 +308,144 @@ var bound = []sabotage{
 		name:  "a resume token is good for every actor",
 		edits: []edit{{"internal/auth/resume.go", ` || body.actor != id.ActorID {`, ` {`}},
 		leaks: []cells{{only("ws-resume"), only("actor_id")}},
+	},
+	{
+		name:  "a ticket's bounds are not looked at",
+		edits: []edit{{"internal/auth/scope.go", `return v != "" && v != has.Get(k)`, `return v != "" && v != has.Get(k) && false`}},
+		leaks: []cells{{only("tickets", "cookies"), grantable}},
+	},
+	{
+		name:  "a ticket's channels are not looked at",
+		edits: []edit{{"internal/auth/scope.go", `if s.channels != 0 && !s.channels.Has(channel) {`, `if false {`}},
+		leaks: []cells{{only("tickets"), only("canvas_id", "actor_id")}},
+	},
+	{
+		name:  "a ticket's rail is not looked at",
+		edits: []edit{{"internal/auth/scope.go", `return s == nil || s.rail == "" || s.rail == rail`, `return s == nil || true`}},
+		leaks: []cells{{only("tickets"), only("canvas_id", "actor_id")}},
+	},
+	{
+		name:  "a ticket is good more than once",
+		edits: []edit{{"internal/auth/ticket.go", "\tt.ends.remove(d)\n\tt.drop(d)\n\treturn p, nil", "\treturn p, nil"}},
+		leaks: []cells{{only("tickets"), only("canvas_id", "actor_id")}},
+	},
+	{
+		name:  "a ticket is issued for any tenant, env and actor",
+		edits: []edit{{"internal/auth/scope.go", `if err := p.owns(own); err != nil {`, `if err := p.owns(own); err != nil && false {`}},
+		leaks: []cells{{only("tickets"), scope}},
+	},
+	{
+		name:  "a ticket and a cookie are good in every tenant",
+		edits: []edit{{"internal/auth/access.go", `if r.TenantID != p.identity.TenantID {`, `if r.TenantID != p.identity.TenantID && p.carriage == byBearer {`}},
+		leaks: []cells{{only("tickets", "cookies"), only("tenant_id")}},
+	},
+	{
+		name:  "a ticket and a cookie are good in every env",
+		edits: []edit{{"internal/auth/access.go", `if r.Env != p.identity.Env {`, `if r.Env != p.identity.Env && p.carriage == byBearer {`}},
+		leaks: []cells{{only("tickets", "cookies"), only("env")}},
+	},
+	{
+		name:  "a ticket and a cookie are good for every actor",
+		edits: []edit{{"internal/auth/access.go", `if r.ActorID != "" && r.ActorID != p.identity.ActorID {`, `if r.ActorID != "" && r.ActorID != p.identity.ActorID && p.carriage == byBearer {`}},
+		leaks: []cells{{only("tickets", "cookies"), only("actor_id")}},
+	},
+	{
+		name:  "a cookie loses the bounds of the ticket that it was got with",
+		edits: []edit{{"internal/auth/login.go", `carriage: byCookie, scope: p.scope, login: new(login)}`, `carriage: byCookie, login: new(login)}`}},
+		leaks: []cells{{only("cookies"), grantable}},
+	},
+	{
+		name:  "a cookie is taken from every page",
+		edits: []edit{{"internal/auth/gate.go", `if !g.originAllowed(r, how) {`, `if !g.originAllowed(r, how) && false {`}},
+		leaks: []cells{{only("cookies"), only("canvas_id", "actor_id")}},
+	},
+	{
+		name:  "a cookie session gives way to anybody's",
+		edits: []edit{{"internal/auth/login.go", `was != nil && was.principal.actor() == p.actor()`, `was != nil`}},
+		leaks: []cells{{only("cookies"), credential}},
+	},
+}
+
+// revoked: whose credentials end.
+var revoked = []sabotage{
+	{
+		name:  "nothing is revoked",
+		edits: []edit{{"internal/auth/revoke.go", ` || g.revocations.covers(&p.identity)`, ``}},
+		leaks: []cells{{only("revocation"), append(only("tenant_id", "env", "actor_id"), grantable...)}},
+	},
+	{
+		name:  "who is connected is not told of a revocation",
+		edits: []edit{{"internal/auth/revoke.go", "\tg.revoked()\n\treturn twinrail.RevocationResponse{RevokedAt", "\treturn twinrail.RevocationResponse{RevokedAt"}},
+		leaks: []cells{{only("revocation"), only("actor_id")}},
+	},
+	{
+		name:  "a resume token outlives its credential",
+		edits: []edit{{"internal/auth/resume.go", `if g.revocations.covers(&twinrail.Identity{`, `if false && g.revocations.covers(&twinrail.Identity{`}},
+		leaks: []cells{{only("revocation"), credential}},
+	},
+	{
+		name:  "anybody revokes",
+		edits: []edit{{"internal/auth/revoke.go", `if !c.who().mayRevoke() {`, `if false {`}},
+		leaks: []cells{{only("revocation"), credential}},
+	},
+	{
+		name: "a revocation is for every tenant",
+		edits: []edit{
+			{"internal/auth/revoke.go", `subjectOf(what, id.TenantID, id.Env)`, `subjectOf(what, "t_x", id.Env)`},
+			{"internal/auth/revoke.go", `subject{id.TenantID, id.Env, subjectToken, id.TokenID}`, `subject{"t_x", id.Env, subjectToken, id.TokenID}`},
+			{"internal/auth/revoke.go", `{id.TenantID, id.Env, subjectActor, id.ActorID}`, `{"t_x", id.Env, subjectActor, id.ActorID}`},
+		},
+		leaks: []cells{{only("revocation"), only("tenant_id")}},
+	},
+	{
+		name: "a revocation is for every env",
+		edits: []edit{
+			{"internal/auth/revoke.go", `subjectOf(what, id.TenantID, id.Env)`, `subjectOf(what, id.TenantID, "x")`},
+			{"internal/auth/revoke.go", `subject{id.TenantID, id.Env, subjectToken, id.TokenID}`, `subject{id.TenantID, "x", subjectToken, id.TokenID}`},
+			{"internal/auth/revoke.go", `{id.TenantID, id.Env, subjectActor, id.ActorID}`, `{id.TenantID, "x", subjectActor, id.ActorID}`},
+		},
+		leaks: []cells{{only("revocation"), only("env")}},
+	},
+	{
+		name: "the revocation of an actor is one of all",
+		edits: []edit{
+			{"internal/auth/revoke.go", `subject{tenant, env, subjectActor, what.ActorID}`, `subject{tenant, env, subjectActor, "x"}`},
+			{"internal/auth/revoke.go", `{id.TenantID, id.Env, subjectActor, id.ActorID}`, `{id.TenantID, id.Env, subjectActor, "x"}`},
+		},
+		leaks: []cells{{only("revocation"), only("actor_id")}},
+	},
+	{
+		// Of several cells, the first to revoke would break the others.
+		name: "the revocation of a token is one of all",
+		edits: []edit{
+			{"internal/auth/revoke.go", `subject{tenant, env, subjectToken, what.TokenID}`, `subject{tenant, env, subjectToken, "x"}`},
+			{"internal/auth/revoke.go", `subject{id.TenantID, id.Env, subjectToken, id.TokenID}`, `subject{id.TenantID, id.Env, subjectToken, "x"}`},
+		},
+		leaks: []cells{{only("revocation"), only("panel_id")}},
+	},
+}
+
+// flags: whose are changed, and by whom.
+var flags = []sabotage{
+	{
+		name: "a flag is every tenant's",
+		edits: []edit{
+			{"internal/feature/feature.go", "\treturn scope{tenant, env}\n", "\treturn scope{\"t_x\", env}\n"},
+			{"internal/feature/snapshot.go", `e.own[tenant]; ok`, `e.own["t_x"]; ok`},
+		},
+		leaks: []cells{{only("flags"), only("tenant_id")}},
+	},
+	{
+		name: "a flag is every env's",
+		edits: []edit{
+			{"internal/feature/feature.go", "\treturn scope{tenant, env}\n", "\treturn scope{tenant, \"x\"}\n"},
+			{"internal/feature/snapshot.go", `now.envs[env]`, `now.envs["x"]`},
+		},
+		leaks: []cells{{only("flags"), only("env")}},
+	},
+	{
+		name:  "every member changes flags",
+		edits: []edit{{"internal/auth/scope.go", `return p.scope == nil && (p.identity.Role == twinrail.Owner || p.identity.Role == twinrail.Admin)`, `return p.scope == nil`}},
+		leaks: []cells{{only("flags"), only("actor_id")}},
 	},
 }
