@@ -54,13 +54,14 @@ type serveCmd struct {
 	MaxJoins     int           `help:"The most subscriptions of a WebSocket." default:"128"`
 	MaxMembers   int           `help:"The most members present at one address." default:"4096"`
 
-	MaxConnections int      `help:"The most connections of a tenant in one environment; 0 for any number." default:"50000"`
-	MaxStreams     int64    `help:"The most streams that it keeps; 0 for any number." default:"1000000"`
-	MaxRetained    byteSize `help:"How many bytes of events it keeps in all its streams; 0 for any number." default:"100GiB"`
-	JoinRate       int      `help:"How many connections and joins it opens in a second at most; 0 for any number." default:"10000"`
-	PublishRate    int      `help:"How many events it publishes in a second at most, gestures aside; 0 for any number." default:"50000"`
-	PublishBytes   byteSize `help:"How many bytes of events it publishes in a second at most; 0 for any number." default:"64MiB"`
-	FrameRate      int      `help:"How many frames a WebSocket sends in a second at most; 0 for any number." default:"1000"`
+	MaxConnections int           `help:"The most connections of a tenant in one environment; 0 for any number." default:"50000"`
+	MaxStreams     int64         `help:"The most streams that it keeps; 0 for any number." default:"1000000"`
+	MaxRetained    byteSize      `help:"How many bytes of events it keeps in all its streams; 0 for any number." default:"100GiB"`
+	JoinRate       int           `help:"How many connections and joins it opens in a second at most; 0 for any number." default:"10000"`
+	PublishRate    int           `help:"How many events it publishes in a second at most, gestures aside; 0 for any number." default:"50000"`
+	PublishBytes   byteSize      `help:"How many bytes of events it publishes in a second at most; 0 for any number." default:"64MiB"`
+	FrameRate      int           `help:"How many frames a WebSocket sends in a second at most; 0 for any number." default:"1000"`
+	MaxLateness    time.Duration `help:"How late input may be noticed before tenants that always have requests in line are slowed beside others; 0 slows nobody." default:"500us"`
 
 	DrainWindow time.Duration `help:"The time over which a server that goes away spreads the return of its clients." default:"10s"`
 	ReturnRate  int           `help:"How many clients a second it tells to return at most; with more, it takes longer than --drain-window." default:"1000"`
@@ -158,6 +159,7 @@ func (c *serveCmd) checkLimits() error {
 		{"--heartbeat", c.Heartbeat, 10 * time.Millisecond, 10 * time.Minute},
 		{"--gather", c.Gather, 0, time.Second},
 		{"--write-timeout", c.WriteTimeout, 100 * time.Millisecond, time.Hour},
+		{"--max-lateness", c.MaxLateness, 0, time.Second},
 		{"--drain-window", c.DrainWindow, time.Millisecond, time.Hour},
 		{"--ticket-ttl", c.TicketTTL, time.Second, 10 * time.Minute},
 		{"--max-token-age", c.MaxTokenAge, time.Minute, 10 * 365 * 24 * time.Hour},
@@ -233,9 +235,12 @@ func (c *serveCmd) options() server.Options {
 		PublishRate:    c.PublishRate,
 		PublishBytes:   int(c.PublishBytes),
 		FrameRate:      c.FrameRate,
+		MaxLateness:    c.MaxLateness,
 	}
-	if o.Gather == 0 {
-		o.Gather = -1
+	for _, d := range []*time.Duration{&o.Gather, &o.MaxLateness} {
+		if *d == 0 {
+			*d = -1
+		}
 	}
 	for _, n := range []*int{&o.Window, &o.WindowBudget, &o.MaxConnections, &o.JoinRate, &o.PublishRate, &o.PublishBytes, &o.FrameRate} {
 		if *n == 0 {

@@ -95,6 +95,9 @@ func (s *Server) Drain(ctx context.Context) error {
 // refuse begins to turn away what is new. It is called with mu held.
 func (s *Server) refuse() {
 	s.draining.Store(true)
+	if p := s.engine.shares.pacer; p != nil {
+		p.stop() // what is in line is to be finished
+	}
 	if s.idle == nil {
 		s.idle = make(chan struct{})
 	}

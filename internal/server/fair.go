@@ -24,10 +24,10 @@ const (
 	unitBytes    = 8 << 10
 	// A tenant that is alone has loneFactor times as many units: nobody waits
 	// behind it, and the more the journal has at a time, the fewer syncs it takes.
-	// It is alone when no other one has published for loneAfter.
+	// It is alone when no other one has asked for anything for loneAfter.
 	loneFactor = 16
 	loneAfter  = time.Second
-	// maxWaiting bounds the units that wait for either.
+	// maxWaiting bounds the units that wait, of publishes, reads and openings each.
 	maxWaiting = 16 << 10
 )
 
@@ -53,7 +53,7 @@ type share struct {
 	tenant tenant
 	users  int // guarded by shares.mu
 
-	publishes, reads places
+	publishes, reads, openings places
 
 	// Guarded by engine.mu.
 	ready   fifo[*link] // to be driven
@@ -63,25 +63,27 @@ type share struct {
 
 // shares holds the shares that are in use.
 type shares struct {
+	pacer *pacer // nil paces nobody
+
 	mu sync.Mutex
 	of map[tenant]*share
-	// The tenant that published last, and the last one before it that is another.
-	latest, other published
+	// The tenant that asked last, and the last one before it that is another.
+	latest, other asked
 }
 
-type published struct {
+type asked struct {
 	by tenant
 	at time.Time
 }
 
-// alone notes that t publishes, and reports whether nobody else does.
+// alone notes that t asks for something, and reports whether nobody else does.
 func (s *shares) alone(t tenant, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.latest.by != t {
 		s.other = s.latest
 	}
-	s.latest = published{t, now}
+	s.latest = asked{t, now}
 	return s.other.at.IsZero() || now.Sub(s.other.at) >= loneAfter
 }
 
@@ -91,7 +93,10 @@ func (s *shares) join(t tenant) *share {
 	defer s.mu.Unlock()
 	sh := s.of[t]
 	if sh == nil {
-		sh = &share{tenant: t, publishes: newPlaces(publishUnits * loneFactor), reads: newPlaces(int64(bulk()))}
+		sh = &share{
+			tenant: t, publishes: newPlaces(publishUnits * loneFactor),
+			reads: newPlaces(int64(bulk())), openings: newPlaces(int64(bulk()) * loneFactor),
+		}
 		s.of[t] = sh
 	}
 	sh.users++
@@ -110,33 +115,54 @@ func (s *shares) leave(sh *share) {
 // many bytes, in the journal. What it returns must be called when the journal has
 // answered. It has code overloaded where too many wait already.
 func (s *shares) takePublish(ctx context.Context, t tenant, events, bytes int) (done func(), err error) {
-	sh := s.join(t)
-	units := int64(min(1+events/unitEvents+bytes/unitBytes, publishUnits))
-	places := units * loneFactor
-	if s.alone(t, time.Now()) {
-		places = units
-	}
-	if err := sh.publishes.take(ctx, places, units); err != nil {
-		s.leave(sh)
-		return nil, err
-	}
-	return func() {
-		sh.publishes.give(places)
-		s.leave(sh)
-	}, nil
+	units := min(1+events/unitEvents+bytes/unitBytes, publishUnits)
+	return s.take(ctx, t, func(sh *share) *places { return &sh.publishes }, int64(units), loneFactor)
 }
 
 // takeRead is takePublish for a page of the journal.
 func (s *shares) takeRead(ctx context.Context, t tenant) (done func(), err error) {
+	return s.take(ctx, t, func(sh *share) *places { return &sh.reads }, 1, 1)
+}
+
+// takeOpening is takePublish for what a new connection does until it has its
+// place in a stream.
+func (s *shares) takeOpening(ctx context.Context, t tenant) (done func(), err error) {
+	return s.take(ctx, t, func(sh *share) *places { return &sh.openings }, 1, loneFactor)
+}
+
+// take takes units of a tenant's places, each of which is as many as beside says
+// unless it is alone.
+func (s *shares) take(ctx context.Context, t tenant, of func(*share) *places, units, beside int64) (done func(), err error) {
+	alone := s.alone(t, time.Now())
+	n := units
+	if !alone {
+		n *= beside
+	}
 	sh := s.join(t)
-	if err := sh.reads.take(ctx, 1, 1); err != nil {
+	p := of(sh)
+	if err := p.take(ctx, n, units); err != nil {
 		s.leave(sh)
 		return nil, err
 	}
-	return func() {
-		sh.reads.give(1)
+	give := func() {
+		p.give(n)
 		s.leave(sh)
+	}
+	return func() {
+		if pause := s.pause(p.waiting.Load(), alone); pause > 0 {
+			time.AfterFunc(pause, give)
+			return
+		}
+		give()
 	}, nil
+}
+
+// pause returns how long a tenant pauses that has so many in line.
+func (s *shares) pause(inLine int64, alone bool) time.Duration {
+	if inLine == 0 || alone || s.pacer == nil {
+		return 0
+	}
+	return s.pacer.between()
 }
 
 // places is a number of places, given to those who ask in their order.
@@ -218,10 +244,23 @@ func (e *engine) driveLagging(s *share) {
 		if !l.round(resign) {
 			return
 		}
+		pause := e.shares.pause(e.linedUp(s), e.shares.alone(s.tenant, time.Now()))
+		if pause > 0 {
+			time.Sleep(pause)
+			continue
+		}
 		// One page after the other would keep a processor for as long as the
 		// scheduler's slice is.
 		runtime.Gosched()
 	}
+}
+
+// linedUp returns how many of a tenant's links lag, but for one: it may be the
+// link that was driven last.
+func (e *engine) linedUp(s *share) int64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return int64(max(s.lagging.len()-1, 0))
 }
 
 // popLagging returns nil, and takes the driver off the list, when none is left.

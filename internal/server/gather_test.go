@@ -92,7 +92,7 @@ func (c *counter) tick(now time.Time) time.Time { return now.Add(time.Hour) }
 func (c *counter) end(error)                    { c.ended.Add(1) }
 
 func newTestEngine(ctx context.Context, gather time.Duration) *engine {
-	o := Options{Gather: gather}
+	o := Options{Gather: gather, MaxLateness: -1}
 	o.setDefaults()
 	return newEngine(ctx, &o, newMetrics(prometheus.NewRegistry()), peekWatcher{})
 }

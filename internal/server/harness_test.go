@@ -70,6 +70,9 @@ func newBubbleRig(t *testing.T, change ...func(*Options)) *rig {
 func newBubbleRigOf(t *testing.T, issuer *authtest.Issuer, change ...func(*Options)) *rig {
 	t.Helper()
 	ln := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
+	change = append(change, func(o *Options) {
+		o.MaxLateness = -1 // a bubble cannot wait for the pacer's pipe
+	})
 	return startRig(t, issuer, peekWatcher{}, ln, ln.dial, change...)
 }
 

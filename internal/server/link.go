@@ -336,6 +336,7 @@ func newEngine(ctx context.Context, o *Options, m *metrics, w watcher) *engine {
 		buffers: sync.Pool{New: func() any { return new([]byte) }},
 	}
 	e.gatherer = newGatherer(e)
+	e.shares.pacer = newPacer(ctx, o.MaxLateness, e.spawn)
 	return e
 }
 

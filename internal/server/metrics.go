@@ -1,6 +1,8 @@
 package server
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
@@ -52,6 +54,13 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		append: f.NewHistogram(prometheus.HistogramOpts{Namespace: "twinrail", Name: "append_seconds",
 			Help: "Time until a publish is durable.", Buckets: prometheus.ExponentialBuckets(0.0001, 2.5, 12)}),
 	}
+}
+
+// observePause has the metrics show the pause of tenants that are slowed.
+func observePause(r prometheus.Registerer, p *pacer) {
+	promauto.With(r).NewGaugeFunc(prometheus.GaugeOpts{Namespace: "twinrail", Name: "pause_seconds",
+		Help: "Pause between two turns of a tenant that always has requests in line, beside others."},
+		func() float64 { return time.Duration(p.pause.Load()).Seconds() })
 }
 
 // observeHub has the metrics show what h counts.

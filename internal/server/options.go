@@ -78,6 +78,10 @@ type Options struct {
 	// FrameRate bounds the frames that a WebSocket sends in a second. Twice as many
 	// may come at once. Default 1000; negative is no bound.
 	FrameRate int
+	// MaxLateness is how late the server may notice what comes in before it slows
+	// tenants that always have requests in line, where they are not alone. Default
+	// 500 µs; negative slows nobody.
+	MaxLateness time.Duration
 	// DrainWindow is the time over which a draining server spreads the return
 	// of its clients. Default 10 s.
 	DrainWindow time.Duration

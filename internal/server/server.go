@@ -110,6 +110,9 @@ func newServer(o Options, w watcher) (*Server, error) {
 		},
 	}
 	observeHub(o.Registry, s.hub)
+	if p := s.engine.shares.pacer; p != nil {
+		observePause(o.Registry, p)
+	}
 	for _, origin := range o.AllowedOrigins {
 		s.origins[origin] = true
 	}
@@ -237,6 +240,7 @@ func (o *Options) setDefaults() (err error) {
 	setDefault(&o.PublishRate, 50_000)
 	setDefault(&o.PublishBytes, 64<<20)
 	setDefault(&o.FrameRate, 1000)
+	setDefault(&o.MaxLateness, 500*time.Microsecond)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}

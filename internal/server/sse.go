@@ -52,11 +52,17 @@ func (s *Server) serveSSE(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	opened, err := s.engine.shares.takeOpening(r.Context(), tenantOf(ac))
+	if err != nil {
+		return s.overSSE(w, r, err)
+	}
 	if err := s.takePlace(ac); err != nil {
+		opened()
 		return s.overSSE(w, r, err)
 	}
 	c := newSSEConn(s, ac, kinds)
 	sub, start, err := s.hub.Subscribe(r.Context(), reader, s.from(ac, cursor), c.kick)
+	opened()
 	if err != nil {
 		s.leavePlace(ac)
 		return err

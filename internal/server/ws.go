@@ -42,6 +42,11 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) error {
 	}
 	c := &wsConn{server: s, id: newID("c_")}
 	c.auth.Store(ac)
+	opened, err := s.engine.shares.takeOpening(r.Context(), tenantOf(ac))
+	if err != nil {
+		return err
+	}
+	defer opened()
 	if err := s.takePlace(ac); err != nil {
 		return err
 	}
