@@ -32,7 +32,8 @@ type Options struct {
 	// the bounds; those that are written to are trimmed as they grow. Default
 	// 1 min; negative never.
 	SweepInterval time.Duration
-	// CacheBytes bounds the memory for blocks of the database. Default 64 MiB.
+	// CacheBytes bounds the memory for blocks of the database, besides that for
+	// two tables in memory of 64 MiB each. Default 64 MiB.
 	CacheBytes int64
 	// HotStreams bounds the streams whose ends are kept in memory, at about 300
 	// bytes each and some 10 for each of their last 1,000 to 3,000 ids. Default

@@ -72,15 +72,19 @@ func leftover(name string) bool {
 		strings.HasPrefix(name, "OPTIONS-") || strings.HasSuffix(name, ".log") || strings.HasSuffix(name, ".dbtmp")
 }
 
+const memTableSize = 64 << 20
+
 func pebbleOptions(options Options, f *failure) *pebble.Options {
 	o := &pebble.Options{
 		FS:                 lockFS{options.FS},
 		Logger:             f,
 		FormatMajorVersion: pebble.FormatNewest,
-		CacheSize:          options.CacheBytes,
+		// Pebble takes the memory of memtables off its cache: without room for
+		// them, no block would stay in it while there are writes.
+		CacheSize: options.CacheBytes + 2*memTableSize,
 		// A large memtable makes for few flushes, and L0 may grow while one is
 		// compacted: what is written is not read again for a while.
-		MemTableSize:                64 << 20,
+		MemTableSize:                memTableSize,
 		MemTableStopWritesThreshold: 4,
 		L0CompactionThreshold:       4,
 		L0StopWritesThreshold:       32,
