@@ -70,9 +70,6 @@ func newBubbleRig(t *testing.T, change ...func(*Options)) *rig {
 func newBubbleRigOf(t *testing.T, issuer *authtest.Issuer, change ...func(*Options)) *rig {
 	t.Helper()
 	ln := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
-	change = append(change, func(o *Options) {
-		o.MaxLateness = -1 // a bubble cannot wait for the pacer's pipe
-	})
 	return startRig(t, issuer, peekWatcher{}, ln, ln.dial, change...)
 }
 
@@ -81,6 +78,9 @@ func startRig(t *testing.T, issuer *authtest.Issuer, w watcher, ln net.Listener,
 	var o Options
 	for _, f := range change {
 		f(&o)
+	}
+	if w == (peekWatcher{}) {
+		o.MaxLateness = -1 // a bubble cannot wait for the pacer's pipe
 	}
 	if o.Journal == nil {
 		o.Journal = journal.NewMemory(journal.MemoryOptions{})
