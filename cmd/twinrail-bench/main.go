@@ -8,6 +8,7 @@
 //	go run ./cmd/twinrail-bench backlog  time to the first byte, with a backlog of 1,000,000 events and of 1,000
 //	go run ./cmd/twinrail-bench slow     memory of subscribers that stopped reading, with a long backlog and a short one
 //	go run ./cmd/twinrail-bench gestures latency of a canvas's commits, alone and while 200 actors gesture on it
+//	go run ./cmd/twinrail-bench streams  memory of 1,000,000 streams, of which 1,000 are in use
 //	go run ./cmd/twinrail-bench soak     memory, goroutines and descriptors under a mixed load, and after it
 //	go run ./cmd/twinrail-bench fair     what one tenant is delivered, and replayed, while another floods the node
 //
@@ -32,6 +33,7 @@ var roles = map[string]func(args []string) error{
 	"gestures": gestures,
 	"fair":     fair,
 	"soak":     soak,
+	"streams":  streams,
 	// The children.
 	"child-serve":  childServe,
 	"child-bare":   childBare,
@@ -42,7 +44,7 @@ var roles = map[string]func(args []string) error{
 
 func main() {
 	if len(os.Args) < 2 || roles[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: twinrail-bench idle|fanout|latency|backlog|slow|gestures|soak|fair [flags]")
+		fmt.Fprintln(os.Stderr, "usage: twinrail-bench idle|fanout|latency|backlog|slow|gestures|soak|fair|streams [flags]")
 		os.Exit(2)
 	}
 	if err := roles[os.Args[1]](os.Args[2:]); err != nil {

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/twinrail/twinrail"
 	"github.com/twinrail/twinrail/internal/auth"
@@ -78,6 +80,8 @@ func childServe(args []string) error {
 		switch fields[0] {
 		case "fill":
 			return p.fill(fields[1:])
+		case "spread":
+			return p.spread(fields[1:])
 		case "pace":
 			return p.pace(fields[1:])
 		case "token": // of another actor
@@ -132,6 +136,30 @@ func (p *publisher) fill(args []string) (string, error) {
 		done += len(batch)
 	}
 	return before.String(), nil
+}
+
+// spread appends one event to each of some streams: channel, what their names begin
+// with, the number of the first one and that after the last.
+func (p *publisher) spread(args []string) (string, error) {
+	channel, prefix := twinrail.Channel(args[0]), args[1]
+	var from, to int
+	if err := numbers(args[2:], &from, &to); err != nil {
+		return "", err
+	}
+	var g errgroup.Group
+	g.SetLimit(256)
+	for i := from; i < to; i++ {
+		g.Go(func() error {
+			w, err := p.writer(channel, prefix+strconv.Itoa(i))
+			if err != nil {
+				return err
+			}
+			e := twinrail.Event{ID: uuid.NewString(), Type: "bench", Time: time.Now(), Data: benchData(200)}
+			_, err = p.journal.Append(ctx, []journal.Record{journal.NewRecord(w, e)}, journal.Expect{})
+			return err
+		})
+	}
+	return "ok", g.Wait()
 }
 
 // pace appends one event after the other: channel, canvas or thread, how many,
