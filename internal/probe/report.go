@@ -24,8 +24,6 @@ const (
 	Broken Outcome = "broken"
 	// Skipped: what it takes was not there, such as a signing key.
 	Skipped Outcome = "skipped"
-	// NotKeyed: by the protocol the key plays no part in this way.
-	NotKeyed Outcome = "not keyed"
 )
 
 // Cell is a key and a way in.
@@ -67,7 +65,7 @@ func (r *Report) Leaks() []Cell { return r.Of(Leak) }
 func (r *Report) Broken() []Cell { return r.Of(Broken) }
 
 // marks are the outcomes as the table has them.
-var marks = map[Outcome]string{Pass: "pass", Leak: "LEAK", Broken: "BROKEN", Skipped: "skip", NotKeyed: "–", "": ""}
+var marks = map[Outcome]string{Pass: "pass", Leak: "LEAK", Broken: "BROKEN", Skipped: "skip", "": ""}
 
 // headings are the keys as the table has them: at most seven wide.
 var headings = map[twinrail.Key]string{
@@ -110,7 +108,7 @@ func (m *remark) String() string {
 // remarks returns why cells are not a pass, and what of those that are could not be
 // tried.
 func (r *Report) remarks() (said remarks) {
-	for _, o := range []Outcome{Leak, Broken, NotKeyed} {
+	for _, o := range []Outcome{Leak, Broken} {
 		for _, c := range r.Of(o) {
 			said.add(strings.ToUpper(string(o)), c.Way, c.Key, c.Detail)
 		}
@@ -153,7 +151,7 @@ func (r *Report) WriteText(out io.Writer) error {
 	for i := range said {
 		b.WriteString(said[i].String())
 	}
-	for _, o := range []Outcome{Pass, Leak, Broken, Skipped, NotKeyed} {
+	for _, o := range []Outcome{Pass, Leak, Broken, Skipped} {
 		fmt.Fprintf(&b, "%d %s  ", len(r.Of(o)), o)
 	}
 	_, err := io.WriteString(out, strings.TrimRight(b.String(), " ")+"\n")

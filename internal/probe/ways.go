@@ -3,9 +3,8 @@ package probe
 import "context"
 
 // way is one way in: how a cell of it is played. It returns nil where all went as
-// it should but for what [world.leak] was told; an error of [unavailable] where
-// nothing could be tried, and of [notKeyed] where the key plays no part. Any other
-// error means that the cell proves nothing.
+// it should but for what [world.leak] was told, and an error of [unavailable] where
+// nothing could be tried. Any other error means that the cell proves nothing.
 type way struct {
 	name  string
 	alone bool // it changes what others would notice, so nothing else runs meanwhile

@@ -57,17 +57,8 @@ func (w *world) note(format string, args ...any) {
 	}
 }
 
-// notKeyedError says why the key plays no part.
-type notKeyedError string
-
-func (e notKeyedError) Error() string { return string(e) }
-
-// notKeyed is what a way returns where by the protocol the key plays no part.
-func notKeyed(why string) error { return notKeyedError(why) }
-
 // verdict is what the cell came to, given what its way returned.
 func (w *world) verdict(err error) (Outcome, string) {
-	_, unkeyed := err.(notKeyedError)
 	switch {
 	case len(w.leaks) > 0:
 		return Leak, strings.Join(w.leaks, "; ")
@@ -75,8 +66,6 @@ func (w *world) verdict(err error) (Outcome, string) {
 		return Pass, ""
 	case isUnavailable(err):
 		return Skipped, err.Error()
-	case unkeyed:
-		return NotKeyed, err.Error()
 	}
 	return Broken, err.Error()
 }

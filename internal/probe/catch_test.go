@@ -1,0 +1,187 @@
+package probe_test
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twinrail/twinrail"
+	"github.com/twinrail/twinrail/internal/auth"
+	"github.com/twinrail/twinrail/internal/probe"
+)
+
+// fault is something in front of a server that breaks its isolation.
+type fault struct {
+	name    string
+	way     string
+	key     twinrail.Key
+	breaks  func(http.Handler) http.Handler
+	outcome probe.Outcome
+	detail  string // a part of it
+}
+
+var faults = []fault{
+	{"an audience key gets lost", "sse-live", twinrail.KeyPanel, losePanel, probe.Leak, "who has another panel_id saw what is for the right one in an SSE stream"},
+	{"an audience key gets lost, replay", "sse-replay", twinrail.KeyPanel, losePanel, probe.Leak, "who has no panel_id saw what is for the right one in an SSE stream"},
+	{"everybody has all grants", "history", twinrail.KeyProject, grantAll, probe.Leak, "answered 200 in place of not_found"},
+	{"everybody has all grants, WebSocket", "ws-resume", twinrail.KeyProject, grantAll, probe.Leak, "resumes the right one's subscription"},
+	{"the stated tenant is not looked at", "publish-http", twinrail.KeyTenant, passOver(twinrail.KeyTenant), probe.Leak, "in place of context_mismatch"},
+	{"the stated actor is not looked at", "sse-live", twinrail.KeyActor, passOver(twinrail.KeyActor), probe.Leak, "answered 200 in place of actor_mismatch"},
+	{"something of a request in a header of another answer", "history", twinrail.KeyEnv, gossip, probe.Leak, "saw what is for"},
+	{"what is there is refused in another way", "sse-live", twinrail.KeyWorkspace, tellKnown, probe.Leak, "is not answered as where there is nothing"},
+	{"nothing is stored", "sse-live", twinrail.KeyApp, swallow, probe.Broken, "did not receive its own"},
+	{"nothing is stored, WebSocket", "ws-live", twinrail.KeyApp, swallow, probe.Broken, "did not receive its own"},
+	{"nothing is answered", "history", twinrail.KeyApp, hang, probe.Broken, "deadline exceeded"},
+	{"nothing is let in", "ws-live", twinrail.KeyApp, refuse, probe.Broken, "the WebSocket was refused: 503 unavailable"},
+}
+
+// TestFaultsAreCaught breaks isolation in front of a server that keeps it: the cell
+// must say so. And what proves nothing must not pass.
+func TestFaultsAreCaught(t *testing.T) {
+	for _, f := range faults {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			report, err := probe.Run(t.Context(), target(t, f.breaks), probe.Options{
+				Ways: []string{f.way}, Keys: []twinrail.Key{f.key}, Timeout: time.Second,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c := report.Cells[0]; c.Outcome != f.outcome || !strings.Contains(c.Detail, f.detail) {
+				t.Errorf("%s: %q, want %s: %q", c.Outcome, c.Detail, f.outcome, f.detail)
+			}
+		})
+	}
+}
+
+// losePanel takes the panel out of what is published.
+func losePanel(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == twinrail.PathPublish {
+			var request map[string]any
+			_ = json.NewDecoder(r.Body).Decode(&request)
+			for _, e := range request["events"].([]any) {
+				delete(e.(map[string]any)["routing"].(map[string]any), "panel_id")
+			}
+			b, _ := json.Marshal(request)
+			r.Body = io.NopCloser(bytes.NewReader(b))
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// claims are what a token says.
+func claims(token string) (id twinrail.Identity) {
+	parts := strings.Split(strings.TrimPrefix(token, "Bearer "), ".")
+	if len(parts) != 3 {
+		return id
+	}
+	b, _ := base64.RawURLEncoding.DecodeString(parts[1])
+	var c struct {
+		Sub      string
+		TenantID string `json:"tenant_id"`
+		Env      string
+	}
+	_ = json.Unmarshal(b, &c)
+	return twinrail.Identity{ActorID: c.Sub, TenantID: c.TenantID, Env: c.Env, ActorType: twinrail.Human, Role: twinrail.Member}
+}
+
+// grantAll has everybody be granted everything in their tenant and env.
+func grantAll(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id := claims(r.Header.Get("Authorization"))
+		id.Grants = []twinrail.Grant{auth.FullGrant()}
+		if token, err := auth.Mint(secret, id, time.Hour); err == nil {
+			r.Header.Set("Authorization", "Bearer "+token)
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// passOver has a key that a request states always be that of its credential.
+func passOver(key twinrail.Key) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			id := claims(r.Header.Get("Authorization"))
+			own := twinrail.Routing{TenantID: id.TenantID, ActorID: id.ActorID}.Get(key)
+			if r.Header.Get(key.Header()) != "" {
+				r.Header.Set(key.Header(), own)
+			}
+			if q := r.URL.Query(); q.Has(key.String()) {
+				q.Set(key.String(), own)
+				r.URL.RawQuery = q.Encode()
+			}
+			if r.URL.Path == twinrail.PathPublish {
+				b, _ := io.ReadAll(r.Body)
+				if id.TenantID == "t_b" && key == twinrail.KeyTenant {
+					b = bytes.ReplaceAll(b, []byte(`"t_a"`), []byte(`"t_b"`))
+				}
+				r.Body = io.NopCloser(bytes.NewReader(b))
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
+}
+
+// gossip puts the id of the last publish into every answer.
+func gossip(next http.Handler) http.Handler {
+	var mu sync.Mutex
+	last := ""
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		if r.URL.Path == twinrail.PathPublish {
+			last = r.Header.Get("X-Request-Id")
+		}
+		w.Header().Set("X-Previously", last)
+		mu.Unlock()
+		next.ServeHTTP(w, r)
+	})
+}
+
+// tellKnown says in a header which workspaces it has heard of before.
+func tellKnown(next http.Handler) http.Handler {
+	var mu sync.Mutex
+	known := make(map[string]bool)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		workspace := r.URL.Query().Get("workspace_id")
+		mu.Lock()
+		w.Header().Set("X-Known", fmt.Sprint(known[workspace]))
+		known[workspace] = true
+		mu.Unlock()
+		next.ServeHTTP(w, r)
+	})
+}
+
+// swallow answers that things were published.
+func swallow(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != twinrail.PathPublish {
+			next.ServeHTTP(w, r)
+			return
+		}
+		_, _ = io.WriteString(w, `{"results":[{"seq":1}]}`)
+	})
+}
+
+// hang answers nothing until the client is gone.
+func hang(http.Handler) http.Handler {
+	return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // or the client's going is not noticed
+		<-r.Context().Done()
+	})
+}
+
+// refuse refuses everything.
+func refuse(http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_ = json.NewEncoder(w).Encode(twinrail.Problem{Code: twinrail.CodeUnavailable})
+	})
+}
