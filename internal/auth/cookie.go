@@ -68,12 +68,13 @@ func (g *Gate) OpenSession(c *Context, r *http.Request) (*http.Cookie, error) {
 	return g.cookie(value, now, p.ExpiresAt()), nil
 }
 
-// EndSession ends the session that r's cookie stands for, with every connection
-// that was opened with it, and returns the cookie that removes it in the
-// browser. The origin is checked as in [Gate.Admit]; a session that has ended
-// already, or no cookie, is no error. It is durable on return; where that cannot
-// be, it is unavailable, and the session goes on.
-func (g *Gate) EndSession(r *http.Request) (*http.Cookie, error) {
+// EndSession ends the session that r's cookie stands for, if that is of c's actor,
+// with every connection that was opened with it, and returns the cookie that
+// removes it in the browser. The origin is checked as in [Gate.Admit]; a session
+// of somebody else, one that has ended already, or no cookie, is no error. It is
+// durable on return; where that cannot be, it is unavailable, and the session goes
+// on.
+func (g *Gate) EndSession(c *Context, r *http.Request) (*http.Cookie, error) {
 	if !g.originAllowed(r, byCookie) {
 		return nil, errOrigin
 	}
@@ -85,7 +86,7 @@ func (g *Gate) EndSession(r *http.Request) (*http.Cookie, error) {
 	if !found {
 		return removed, nil
 	}
-	ended, err := g.logins.endByCookie(digestOf(value))
+	ended, err := g.logins.endByCookie(digestOf(value), c.who().actor())
 	if err != nil {
 		return nil, g.unavailable("the end of the session cannot be stored", err)
 	}

@@ -32,7 +32,8 @@ func TestCookieText(t *testing.T) {
 			},
 		} {
 			g := newGate(t, GateOptions{InsecureCookies: insecure})
-			cookie := cookieFor(t, g, withBearer(t, g))
+			bearer := withBearer(t, g)
+			cookie := cookieFor(t, g, bearer)
 			if raw, err := base64.RawURLEncoding.DecodeString(cookie.Value); err != nil || len(raw) != 32 {
 				t.Errorf("its value is %q", cookie.Value)
 			}
@@ -42,7 +43,7 @@ func TestCookieText(t *testing.T) {
 			if _, err := withCookie(g, cookie); err != nil {
 				t.Error(err)
 			}
-			removed, err := g.EndSession(cookieRequest(cookie))
+			removed, err := g.EndSession(bearer, cookieRequest(cookie))
 			if err != nil || removed.String() != want[1] {
 				t.Errorf("%v\ngot  %s\nwant %s", err, removed, want[1])
 			}
@@ -181,18 +182,18 @@ func TestEndSession(t *testing.T) {
 	}
 
 	evil := request(inDev, "Origin: https://evil.example.com", "Cookie: __Host-twinrail="+cookie.Value)
-	_, err = g.EndSession(evil)
+	_, err = g.EndSession(bearer, evil)
 	wantError(t, err, twinrail.CodeOriginNotAllowed, "")
-	_, err = g.EndSession(request(inDev, "Cookie: __Host-twinrail="+cookie.Value))
+	_, err = g.EndSession(bearer, request(inDev, "Cookie: __Host-twinrail="+cookie.Value))
 	wantError(t, err, twinrail.CodeOriginNotAllowed, "")
-	_, err = g.EndSession(request(inDev, "Origin: "+page, "Cookie: __Host-twinrail="+cookie.Value+"; __Host-twinrail=x"))
+	_, err = g.EndSession(bearer, request(inDev, "Origin: "+page, "Cookie: __Host-twinrail="+cookie.Value+"; __Host-twinrail=x"))
 	wantError(t, err, refused, "")
 	if g.Revoked(c.Principal()) || told != 0 {
 		t.Fatal("it was ended")
 	}
 
 	kept.cookies.fail(errDisk)
-	_, err = g.EndSession(cookieRequest(cookie))
+	_, err = g.EndSession(bearer, cookieRequest(cookie))
 	wantError(t, err, twinrail.CodeUnavailable, "")
 	if strings.Contains(err.Error(), errDisk.Error()) {
 		t.Errorf("the client is told %v", err)
@@ -202,7 +203,7 @@ func TestEndSession(t *testing.T) {
 	}
 	kept.cookies.fail(nil)
 
-	if _, err := g.EndSession(cookieRequest(cookie)); err != nil {
+	if _, err := g.EndSession(bearer, cookieRequest(cookie)); err != nil {
 		t.Fatal(err)
 	}
 	if !g.Revoked(c.Principal()) || told != 1 || kept.cookies.unsynced() != 0 {
@@ -225,9 +226,43 @@ func TestEndSession(t *testing.T) {
 	for _, r := range []*http.Request{
 		cookieRequest(cookie), request(inDev, "Origin: "+page), request(inDev, "Sec-Fetch-Site: same-origin"), request(inDev, "Origin: "+page, "Cookie: __Host-twinrail=x"),
 	} {
-		if removed, err := g.EndSession(r); err != nil || removed == nil || told != 1 {
+		if removed, err := g.EndSession(bearer, r); err != nil || removed == nil || told != 1 {
 			t.Errorf("again: %v, told %d times", err, told)
 		}
+	}
+}
+
+// TestEndSessionOfAnother: whoever has the cookie of somebody else as well ends
+// nothing with it, and learns nothing of it.
+func TestEndSessionOfAnother(t *testing.T) {
+	var kept tables
+	g := kept.gate(t)
+	var told int
+	g.OnRevoke(func() { told++ })
+	bearer := withBearer(t, g)
+	cookie := cookieFor(t, g, bearer)
+	none := &http.Cookie{Name: cookieName, Value: newSecret()}
+	kept.cookies.fail(errDisk) // which only who ends something would hear of
+	for name, other := range map[string]*Context{
+		"actor": withBearer(t, g, actorIs("u_2")), "tenant": withBearer(t, g, tenantIs("t_other")), "env": withBearer(t, g, envIs("prod")),
+		"nobody": new(Context),
+	} {
+		got, err := g.EndSession(other, cookieRequest(cookie))
+		want, wantErr := g.EndSession(other, cookieRequest(none))
+		if err != nil || wantErr != nil || got.String() != want.String() {
+			t.Errorf("another %s is answered %v, %v, and with no such cookie %v, %v", name, got, err, want, wantErr)
+		}
+		if _, err := withCookie(g, cookie); err != nil || told != 0 {
+			t.Fatalf("another %s has ended the session", name)
+		}
+	}
+	kept.cookies.fail(nil)
+	c, err := withCookie(g, cookie)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.EndSession(c, cookieRequest(cookie)); err != nil || !g.Revoked(c.Principal()) || told != 1 {
+		t.Errorf("by the cookie itself: %v, told %d times", err, told)
 	}
 }
 
@@ -260,7 +295,7 @@ func TestSessionGivesWay(t *testing.T) {
 	if g.Revoked(c.Principal()) || told != 0 {
 		t.Error("what the first one opened was ended")
 	}
-	if _, err := g.EndSession(cookieRequest(second)); err != nil {
+	if _, err := g.EndSession(bearer, cookieRequest(second)); err != nil {
 		t.Fatal(err)
 	}
 	if !g.Revoked(c.Principal()) || told != 1 {
@@ -294,7 +329,7 @@ func TestSessionGivesWayMeanwhile(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if _, err := g.EndSession(cookieRequest(first)); err != nil {
+	if _, err := g.EndSession(bearer, cookieRequest(first)); err != nil {
 		t.Fatal(err)
 	}
 	for _, g := range []*Gate{g, kept.gate(t)} {
@@ -456,7 +491,7 @@ func TestSessionsAtOnce(t *testing.T) {
 					continue // the others have opened 32 since
 				}
 				if i%2 == 0 {
-					if _, err := g.EndSession(cookieRequest(cookie)); err != nil || !g.Revoked(c.Principal()) {
+					if _, err := g.EndSession(bearer, cookieRequest(cookie)); err != nil || !g.Revoked(c.Principal()) {
 						t.Errorf("not ended: %v", err)
 					}
 				}

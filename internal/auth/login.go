@@ -191,13 +191,13 @@ func (l *logins) open(d, old digest, p *Principal, now time.Time) (ended bool, e
 	return len(evicted) > 0, l.forget(append(replaced, evicted...), table.Synced)
 }
 
-// endByCookie ends the session whose cookie has the digest d, and reports whether
-// there was one.
-func (l *logins) endByCookie(d digest) (bool, error) {
+// endByCookie ends the session of by whose cookie has the digest d, and reports
+// whether there was one.
+func (l *logins) endByCookie(d digest, by actor) (bool, error) {
 	l.mu.RLock()
 	e := l.byCookie[d]
 	l.mu.RUnlock()
-	if e == nil {
+	if e == nil || e.principal.actor() != by {
 		return false, nil
 	}
 	if err := l.table.Delete(e.key(), table.Synced); err != nil {

@@ -41,10 +41,11 @@ func (s *Server) openSession(w http.ResponseWriter, r *http.Request) error {
 
 // endSession answers DELETE /v1/session.
 func (s *Server) endSession(w http.ResponseWriter, r *http.Request) error {
-	if _, err := s.opts.Gate.Admit(r); err != nil {
+	ac, err := s.opts.Gate.Admit(r)
+	if err != nil {
 		return err
 	}
-	cookie, err := s.opts.Gate.EndSession(r)
+	cookie, err := s.opts.Gate.EndSession(ac, r)
 	if err != nil {
 		return err
 	}
