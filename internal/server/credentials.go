@@ -119,13 +119,21 @@ func (s *Server) sweep() {
 // has it go by its tenant's flags.
 func (s *Server) recheck(c connection) {
 	ac := c.context()
-	flags := s.flagsOf(ac)
-	switch {
-	case s.opts.Gate.Revoked(ac.Principal()):
+	if s.opts.Gate.Revoked(ac.Principal()) {
 		c.refuse(twinrail.CodeCredentialRevoked)
-	case !flags.AllowsRail(c.rail()):
-		c.refuse(twinrail.CodeRailDisabled)
-	default:
+		return
+	}
+	for {
+		flags := s.flagsOf(ac)
+		if !flags.AllowsRail(c.rail()) {
+			c.refuse(twinrail.CodeRailDisabled)
+			return
+		}
 		c.apply(&flags)
+		// Who rechecks for a change that came meanwhile may have been faster. Each
+		// turn takes one more change.
+		if s.flagsOf(ac) == flags {
+			return
+		}
 	}
 }
