@@ -58,7 +58,7 @@ type serveCmd struct {
 	MaxStreams     int64         `help:"The most streams that it keeps; 0 for any number." default:"1000000"`
 	MaxRetained    byteSize      `help:"How many bytes of events it keeps in all its streams; 0 for any number." default:"100GiB"`
 	JoinRate       int           `help:"How many connections and joins it opens in a second at most; 0 for any number." default:"10000"`
-	PublishRate    int           `help:"How many events it publishes in a second at most, gestures aside; 0 for any number." default:"50000"`
+	PublishRate    int           `help:"How many events it publishes in a second at most, and apart from them gestures; 0 for any number." default:"50000"`
 	PublishBytes   byteSize      `help:"How many bytes of events it publishes in a second at most; 0 for any number." default:"64MiB"`
 	FrameRate      int           `help:"How many frames a WebSocket sends in a second at most; 0 for any number." default:"1000"`
 	MaxLateness    time.Duration `help:"How late input may be noticed before tenants that always have requests in line are slowed beside others; 0 slows nobody." default:"500us"`

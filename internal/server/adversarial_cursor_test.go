@@ -141,7 +141,7 @@ func TestCursorsAltered(t *testing.T) {
 			frames[0].Cursor != frames[0].Head {
 			t.Errorf("join after %q: %+v, %v", text, frames, err)
 		}
-		if frames, err = p.say(`{"op":"leave","sub":"s"}`); err != nil {
+		if _, err = p.say(`{"op":"leave","sub":"s"}`); err != nil {
 			t.Fatal(err)
 		}
 		resumer := c.drive(wsPath, c.token)

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -228,6 +229,50 @@ func TestGestureRate(t *testing.T) {
 		}
 		if n := passed["later"]; n != 500 {
 			t.Errorf("at the higher rate %d of 500 passed", n)
+		}
+	})
+}
+
+// TestGestureRateOfTenant has many actors gesture for a minute, each within its own
+// rate: together they are held to that of the tenant, another tenant is not, and
+// what is kept is not.
+func TestGestureRateOfTenant(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const rate, actors = 100, 20
+		r := newBubbleRig(t, func(o *Options) { o.PublishRate = rate })
+		flags := func(c caller) {
+			t.Helper()
+			admin := c.issuer.Token(authtest.Tenant(c.tenant), authtest.Env(c.env), authtest.Role(twinrail.Admin))
+			if resp := c.do("PUT", c.at(flagsPath("gesture_fanout")), `{"value":true}`, as(admin)); resp.status != http.StatusOK {
+				t.Fatalf("%d %s", resp.status, resp.body)
+			}
+		}
+		busy, quiet := r.caller("t_acme", "dev"), r.caller("t_other", "dev")
+		flags(busy)
+		flags(quiet)
+		body := `{"events":[` + gesture("pointer", "", "1") + `]}`
+		who := make([]header, actors)
+		for i := range who {
+			who[i] = as(r.issuer.Token(authtest.Actor(fmt.Sprint("u_", i))))
+		}
+		passed := 0
+		const seconds = 60
+		for i := range seconds * 10 {
+			for _, actor := range who {
+				if passes(t, "gestures", r.do("POST", publishPath, body, actor)) {
+					passed++
+				}
+			}
+			if i%10 == 0 && !busy.send("publishes", rate) {
+				t.Fatal("gestures keep commits back")
+			}
+			if !passes(t, "gestures", quiet.ask("POST", publishPath, body)) {
+				t.Fatal("another tenant is held up")
+			}
+			time.Sleep(time.Second / 10)
+		}
+		if passed < seconds*rate || passed > seconds*rate+rate+1 {
+			t.Errorf("%d gestures passed of %d, want %d and what may come at once", passed, seconds*10*actors, seconds*rate)
 		}
 	})
 }

@@ -36,6 +36,8 @@ type limits struct {
 	joins       *limit.Rates[tenant]
 	publishes   *limit.Rates[tenant] // events, and bytes
 	gestures    *limit.Rates[gestureActor]
+	// A rate of its own, so that a tenant's gestures keep none of its commits back.
+	tenantGestures *limit.Rates[tenant]
 }
 
 func newLimits() limits {
@@ -44,6 +46,8 @@ func newLimits() limits {
 		joins:       limit.NewRates[tenant](),
 		publishes:   limit.NewRates[tenant](),
 		gestures:    limit.NewRates[gestureActor](),
+
+		tenantGestures: limit.NewRates[tenant](),
 	}
 }
 
@@ -114,7 +118,8 @@ func (s *Server) overQuota(err error) error {
 }
 
 // takeGestures takes n of the gestures that the actor has left: perSecond in each
-// second, and as many at once.
+// second, and as many at once. Those of all the tenant's actors together are held
+// to as many as it may publish of what is kept.
 func (s *Server) takeGestures(ac *auth.Context, perSecond, n int, now time.Time) error {
 	if n > perSecond {
 		return twinrail.Errorf(twinrail.CodeBadRequest, "events", "an actor has %d gestures a second, and these are more at once", perSecond)
@@ -123,6 +128,11 @@ func (s *Server) takeGestures(ac *auth.Context, perSecond, n int, now time.Time)
 	cost := limit.Cost{Rate: limit.Rate{PerSecond: float64(perSecond), Burst: perSecond}, N: n}
 	if missing, wait := s.limits.gestures.Take(who, now, cost); missing >= 0 {
 		return s.over(twinrail.CodeRateLimited, limitGestures, wait, "an actor has %d gestures a second", perSecond)
+	}
+	most := s.opts.PublishRate
+	cost.Rate = limit.Rate{PerSecond: float64(most), Burst: max(most, maxEvents)}
+	if missing, wait := s.limits.tenantGestures.Take(who.tenant, now, cost); missing >= 0 {
+		return s.over(twinrail.CodeRateLimited, limitGestures, wait, "a tenant has %d gestures a second", most)
 	}
 	return nil
 }

@@ -69,7 +69,7 @@ type Options struct {
 	// MaxJoins, may come at once. Default 10,000; negative is no bound.
 	JoinRate int
 	// PublishRate bounds the events that a tenant publishes in one env in a second,
-	// gestures aside. At least those of one publish may come at once. Default
+	// and, apart from them, its gestures. At least those of one publish may come at once. Default
 	// 50,000; negative is no bound.
 	PublishRate int
 	// PublishBytes bounds their bytes in a second. At least MaxBody and MaxFrame
