@@ -121,8 +121,9 @@ func (s *Server) abort() {
 	}
 }
 
-// Close cuts off every connection, and waits for what works for them. Drain is
-// the polite way to come to this.
+// Close cuts off every connection, and waits for what works for them: those that
+// have ended already have a moment to read how. Drain is the polite way to come to
+// this.
 func (s *Server) Close() {
 	s.mu.Lock()
 	s.refuse()

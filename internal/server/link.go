@@ -55,7 +55,7 @@ type rail interface {
 	readable()
 	// tick does what is due, and returns when it is to be called again.
 	tick(now time.Time) time.Time
-	// end is called once, when the link is closed.
+	// end is called once, when the last write has gone out or the link is closed.
 	end(cause error)
 }
 
@@ -76,8 +76,8 @@ const (
 	again         // it is being driven, and was kicked since
 )
 
-// lingerTime is how long a link that was shut down waits for its peer to take
-// the last bytes and to close.
+// lingerTime is how long a link that has ended waits for its peer to take the
+// last bytes and to close.
 const lingerTime = 2 * time.Second
 
 var (
@@ -254,25 +254,50 @@ func (l *link) wrote(n int) {
 }
 
 // shutdown ends the link after its last write: the peer gets all of it, and a
-// moment to say goodbye, since a close with unread input would cut it off.
+// moment to say goodbye, since a close with unread input would cut it off. The
+// rail does not wait for that.
 func (l *link) shutdown() {
+	// Should there be no goroutine any more, the link is one that is being closed.
 	l.engine.spawn(func() {
-		if half, ok := l.nc.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
-			_ = l.nc.SetReadDeadline(time.Now().Add(lingerTime))
-			_, _ = io.Copy(io.Discard, io.LimitReader(l.nc, 1<<20))
+		if l.retire() {
+			l.leave(nil)
+			l.linger()
 		}
-		l.close(nil)
 	})
 }
 
-// close ends the link at once; the cause is nil where that was meant.
+// linger closes the connection when its peer has.
+func (l *link) linger() {
+	if half, ok := l.nc.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+		// Not by a deadline, which readable sets too.
+		cut := time.AfterFunc(lingerTime, func() { _ = l.nc.Close() })
+		_, _ = io.Copy(io.Discard, io.LimitReader(l.nc, 1<<20))
+		cut.Stop()
+	}
+	_ = l.nc.Close() // there is nobody left to tell
+}
+
+// close ends the link at once; the cause is nil where that was meant. A link that
+// lingers is left to that.
 func (l *link) close(cause error) {
+	if l.retire() {
+		_ = l.nc.Close() // there is nobody left to tell
+		l.leave(cause)
+	}
+}
+
+// retire ends all that is done for the link by the clock or for its input, and
+// reports whether this was the first call.
+func (l *link) retire() bool {
 	if !l.ended.CompareAndSwap(false, true) {
-		return
+		return false
 	}
 	l.timer.Stop()
 	l.engine.watcher.forget(l)
-	_ = l.nc.Close() // there is nobody left to tell
+	return true
+}
+
+func (l *link) leave(cause error) {
 	l.rail.end(cause)
 	l.engine.shares.leave(l.share)
 }

@@ -136,6 +136,7 @@ type wsConn struct {
 	joins   []*join // few, mostly one
 	ready   []*join // that may have something to deliver
 	taken   bool    // the session has another holder
+	left    bool    // the session is not held any more
 	pinging bool
 	owing   bool // a publish is under way
 	ending  *wsEnding
@@ -176,11 +177,27 @@ func (c *wsConn) fail(err *twinrail.Error) {
 
 func (c *wsConn) finish(e *wsEnding) {
 	c.mu.Lock()
-	if c.ending == nil {
-		c.ending = e
-	}
+	c.endLocked(e)
 	c.mu.Unlock()
 	c.link.kickNow()
+}
+
+// endLocked decides how the connection ends, unless that is decided. The session
+// does not wait for a peer that is slow to read it.
+func (c *wsConn) endLocked(e *wsEnding) {
+	if c.ending != nil {
+		return
+	}
+	c.ending = e
+	if c.endsNow() {
+		c.leaveSession()
+	}
+}
+
+// endsNow reports whether nothing is waited for any more before the connection
+// ends. It is called with mu held.
+func (c *wsConn) endsNow() bool {
+	return c.ending != nil && !(c.ending.waits && c.owing)
 }
 
 // ended reports whether the connection is about to end, so that no more is read.
@@ -224,9 +241,10 @@ func (c *wsConn) gather(ctx context.Context, out []byte) ([]byte, next, error) {
 	c.mu.Lock()
 	out = append(out, c.out...)
 	c.out = nil
-	ready, ending, pinging := c.ready, c.ending, c.pinging
-	if ending != nil && ending.waits && c.owing {
-		ending = nil
+	ready, pinging := c.ready, c.pinging
+	var ending *wsEnding
+	if c.endsNow() {
+		ending = c.ending
 	}
 	c.ready, c.pinging = nil, false
 	for _, j := range ready {
@@ -270,9 +288,7 @@ func (c *wsConn) giveUp(ctx context.Context, out []byte, err error) ([]byte, nex
 	c.server.logFailure(ctx, c.requestID(), e, err)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ending == nil {
-		c.ending = &wsEnding{err: e, close: e.Code.Info().Close}
-	}
+	c.endLocked(&wsEnding{err: e, close: e.Code.Info().Close})
 	return c.appendEnding(out, c.ending), thenClose, nil
 }
 

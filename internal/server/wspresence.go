@@ -93,9 +93,9 @@ func (c *wsConn) enter(w auth.Writer, name string, state []byte) (hold string, e
 func holdOf(name string, at twinrail.Address) string { return name + " " + at.Key() }
 
 // withdraw gives up a hold on presence, unless another connection has the session
-// now. It is called with mu held.
+// now or may have it. It is called with mu held.
 func (c *wsConn) withdraw(hold string) {
-	if hold == "" || c.taken {
+	if hold == "" || c.gone() {
 		return
 	}
 	if p := presenceOf(c.session); p != nil {

@@ -43,15 +43,19 @@ func (c *wsConn) TakenOver() {
 }
 
 // gone reports whether the session is not the connection's to change any more:
-// another one has it, or this one has ended. It is called with mu held.
-func (c *wsConn) gone() bool { return c.taken || c.link.ended.Load() }
+// another one has it, or this one ends. It is called with mu held.
+func (c *wsConn) gone() bool { return c.taken || c.left || c.link.ended.Load() }
 
-// leaveSession says what becomes of the session when the connection is gone. It
-// is called with mu held, so that who takes the session over is heard before or
-// after all of it. A second call does nothing more.
+// leaveSession says what becomes of the session when the connection ends. It is
+// called with mu held, so that who takes the session over is heard before or
+// after all of it. A second call does nothing: the session may have another
+// holder by then.
 func (c *wsConn) leaveSession() {
+	if c.taken || c.left {
+		return
+	}
+	c.left = true
 	switch {
-	case c.taken:
 	case c.ending != nil && c.ending.forGood():
 		c.session.End(c)
 	default:
@@ -123,7 +127,8 @@ func (c *wsConn) claim(ac *auth.Context, f *clientFrame) (auth.Resume, error) {
 		// Another connection has the one before, and this one was told to stop.
 		claimed.Lose(c)
 	case c.gone():
-		// This may have come after end has left the session before.
+		// The session before may have been left already.
+		c.left = false
 		c.leaveSession()
 	}
 	c.mu.Unlock()
