@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/twinrail/twinrail"
@@ -48,7 +47,7 @@ const (
 //
 // It has the lowest priority, so that what it costs itself is not measured.
 func childFlood([]string) error {
-	if err := syscall.Setpriority(syscall.PRIO_PROCESS, 0, 19); err != nil {
+	if err := yield(); err != nil {
 		return err
 	}
 	f := &flooder{client: &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 1000}}}
