@@ -61,7 +61,7 @@ type serveCmd struct {
 	PublishRate    int           `help:"How many events it publishes in a second at most, and apart from them gestures; 0 for any number." default:"50000"`
 	PublishBytes   byteSize      `help:"How many bytes of events it publishes in a second at most; 0 for any number." default:"64MiB"`
 	FrameRate      int           `help:"How many frames a WebSocket sends in a second at most; 0 for any number." default:"1000"`
-	MaxLateness    time.Duration `help:"How late input may be noticed before tenants that always have requests in line are slowed beside others; 0 slows nobody." default:"500us"`
+	MaxLateness    time.Duration `help:"How late input may be noticed before tenants that always have requests in line are slowed beside others; 0 slows nobody." default:"200us"`
 
 	DrainWindow time.Duration `help:"The time over which a server that goes away spreads the return of its clients." default:"10s"`
 	ReturnRate  int           `help:"How many clients a second it tells to return at most; with more, it takes longer than --drain-window." default:"1000"`

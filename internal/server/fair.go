@@ -36,6 +36,11 @@ const (
 // at once, and otherwise only now and then.
 func bulk() int { return max(1, runtime.GOMAXPROCS(0)/2) }
 
+// openings returns how many connections of a tenant are being opened: more than
+// it has reads, so that all of them are back soon after a restart, even with a
+// pause between any two.
+func openings() int { return 4 * bulk() }
+
 // overloadedFor is what a tenant is told to wait that has maxWaiting waiting.
 const overloadedFor = 2 * time.Second
 
@@ -95,7 +100,7 @@ func (s *shares) join(t tenant) *share {
 	if sh == nil {
 		sh = &share{
 			tenant: t, publishes: newPlaces(publishUnits * loneFactor),
-			reads: newPlaces(int64(bulk())), openings: newPlaces(int64(bulk()) * loneFactor),
+			reads: newPlaces(int64(bulk())), openings: newPlaces(int64(openings()) * loneFactor),
 		}
 		s.of[t] = sh
 	}

@@ -80,7 +80,7 @@ type Options struct {
 	FrameRate int
 	// MaxLateness is how late the server may notice what comes in before it slows
 	// tenants that always have requests in line, where they are not alone. Default
-	// 500 µs; negative slows nobody.
+	// 200 µs; negative slows nobody.
 	MaxLateness time.Duration
 	// DrainWindow is the time over which a draining server spreads the return
 	// of its clients. Default 10 s.

@@ -159,7 +159,7 @@ func TestCrowdedTenantPauses(t *testing.T) {
 			return s.takePublish(context.Background(), who, 100, 1<<20)
 		}, 1},
 		"read":    {func(s *shares, who tenant) (func(), error) { return s.takeRead(context.Background(), who) }, bulk()},
-		"opening": {func(s *shares, who tenant) (func(), error) { return s.takeOpening(context.Background(), who) }, bulk()},
+		"opening": {func(s *shares, who tenant) (func(), error) { return s.takeOpening(context.Background(), who) }, openings()},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
