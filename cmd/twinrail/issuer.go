@@ -75,11 +75,11 @@ func (i *issuer) keys() ([]auth.Key, error) {
 	var keys []auth.Key
 	secret, from := []byte(os.Getenv(secretEnv)), secretEnv
 	if i.HMACSecretFile != "" {
-		text, err := os.ReadFile(i.HMACSecretFile)
-		if err != nil {
-			return nil, fmt.Errorf("--auth-hmac-secret-file: %w", err)
+		var err error
+		from = "--auth-hmac-secret-file"
+		if secret, err = readSecret(i.HMACSecretFile); err != nil {
+			return nil, fmt.Errorf("%s: %w", from, err)
 		}
-		secret, from = bytes.TrimRight(text, "\r\n"), "--auth-hmac-secret-file"
 	}
 	if i.HMACSecretFile != "" || len(secret) > 0 {
 		if len(secret) < auth.MinSecret {
@@ -99,4 +99,11 @@ func (i *issuer) keys() ([]auth.Key, error) {
 		keys = append(keys, parsed...)
 	}
 	return keys, nil
+}
+
+// readSecret reads a file that holds an HMAC secret. The end of its line is the
+// editor's, not the secret's.
+func readSecret(path string) ([]byte, error) {
+	text, err := os.ReadFile(path)
+	return bytes.TrimRight(text, "\r\n"), err
 }

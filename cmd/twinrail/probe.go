@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -53,7 +52,7 @@ func (isolationCmd) Help() string {
   the secret that tokens are signed with: --key-a FILE [--key-b FILE]
   two tokens, in TWINRAIL_TOKEN_A and TWINRAIL_TOKEN_B; they allow less to be tried
 
-A cell is pass, LEAK, BROKEN (not even the right one got it, so nothing is proved), skip (something that it takes is not there), or – (by the protocol the key plays no part). Exit status: 0 where no cell leaks or is broken, 1 where one does or is.`
+A cell is pass, LEAK, BROKEN (not even the right one got it, so nothing is proved), or skip (something that it takes is not there). Exit status: 0 where no cell leaks or is broken, 1 where one does or is.`
 }
 
 // Run implements the command.
@@ -142,16 +141,16 @@ func (c *isolationCmd) secrets() (a, b []byte, err error) {
 		key, err := auth.LoadOrCreateKey(c.Data, auth.KeyFile)
 		return key, key, err
 	}
-	if a, err = os.ReadFile(c.KeyA); err != nil {
+	if a, err = readSecret(c.KeyA); err != nil {
 		return nil, nil, fmt.Errorf("--key-a: %w", err)
 	}
 	b = a
 	if c.KeyB != "" {
-		if b, err = os.ReadFile(c.KeyB); err != nil {
+		if b, err = readSecret(c.KeyB); err != nil {
 			return nil, nil, fmt.Errorf("--key-b: %w", err)
 		}
 	}
-	return bytes.TrimRight(a, "\r\n"), bytes.TrimRight(b, "\r\n"), nil
+	return a, b, nil
 }
 
 // probeActor is who acts for the probe where any actor can be had.
