@@ -150,6 +150,7 @@ func (s *serving) listen(certificate *tls.Certificate) (err error) {
 	// The rails have deadlines of their own. On the admin listener a profile
 	// takes as long as it is asked to.
 	s.public.WriteTimeout = requestTimeout
+	s.public.HTTP2 = s.core.HTTP2()
 	if certificate != nil {
 		s.public.TLSConfig = &tls.Config{Certificates: []tls.Certificate{*certificate}, MinVersion: tls.VersionTLS12}
 	} else if !loopback(s.publicListener) {
@@ -232,5 +233,15 @@ func (s *serving) drain() error {
 	if err := s.core.Drain(ctx); err != nil {
 		s.log.Warn("some connections were cut off", "error", err)
 	}
-	return errors.Join(s.public.Shutdown(ctx), s.admin.Shutdown(ctx))
+	return errors.Join(shutDown(ctx, s.public), shutDown(ctx, s.admin))
+}
+
+// shutDown lets the requests finish that are under way; when ctx ends first, what
+// is left is cut off.
+func shutDown(ctx context.Context, server *http.Server) error {
+	err := server.Shutdown(ctx)
+	if err != nil {
+		err = errors.Join(err, server.Close())
+	}
+	return err
 }

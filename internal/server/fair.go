@@ -187,11 +187,8 @@ func (p *places) take(ctx context.Context, n, units int64) error {
 	if p.waiting.Add(units) > maxWaiting {
 		return &twinrail.Error{Code: twinrail.CodeOverloaded, Detail: "too many requests of this tenant are waiting", RetryAfter: overloadedFor}
 	}
-	return p.wait(ctx, n)
+	return p.free.Acquire(ctx, n)
 }
-
-// wait is take for those who are bounded already.
-func (p *places) wait(ctx context.Context, n int64) error { return p.free.Acquire(ctx, n) }
 
 func (p *places) give(n int64) { p.free.Release(n) }
 

@@ -384,6 +384,18 @@ func (e *engine) spawn(f func()) {
 	}
 }
 
+// enter has close wait for a goroutine that net/http started, until left is
+// called; not ok where it is too late for that.
+func (e *engine) enter() (left func(), ok bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil, false
+	}
+	e.wg.Add(1)
+	return e.wg.Done, true
+}
+
 // now is the engine's clock: nanoseconds since its start, never 0.
 func (e *engine) now() int64 { return int64(time.Since(e.started)) + 1 }
 

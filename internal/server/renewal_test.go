@@ -25,15 +25,27 @@ func renewalPath(id string) string {
 // pipe2 opens the SSE rail over HTTP/2 within a bubble.
 func (r *rig) pipe2(path, token string, h ...string) *tail {
 	r.t.Helper()
+	return r.pipe2Through(func(nc net.Conn) net.Conn { return nc }, path, token, h...)
+}
+
+// pipe2Through is pipe2 with something between the client and its connection.
+func (r *rig) pipe2Through(between func(net.Conn) net.Conn, path, token string, h ...string) *tail {
+	r.t.Helper()
 	ln := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
-	web := &http.Server{Handler: r.server.Handler(), Protocols: &protocols}
+	web := &http.Server{Handler: r.server.Handler(), HTTP2: r.server.HTTP2(), Protocols: &protocols}
 	var served sync.WaitGroup
 	served.Go(func() { _ = web.Serve(ln) })
 	transport := &http.Transport{
-		Protocols:   &protocols,
-		DialContext: func(context.Context, string, string) (net.Conn, error) { return ln.dial() },
+		Protocols: &protocols,
+		DialContext: func(context.Context, string, string) (net.Conn, error) {
+			nc, err := ln.dial()
+			if err != nil {
+				return nil, err
+			}
+			return between(nc), nil
+		},
 	}
 	req, _ := http.NewRequest("GET", "http://twinrail.test"+path, nil)
 	req.Header.Set("Authorization", "Bearer "+token)

@@ -173,9 +173,12 @@ type sseConn struct {
 	server *Server
 	id     string
 	sub    *hub.Sub
-	link   *link         // of a hijacked connection, else nil
-	wake   chan struct{} // of an HTTP/2 stream: one token
+	link   *link // of a hijacked connection, else nil
 	kinds  kindFilter
+
+	// Of an HTTP/2 stream.
+	wake   chan struct{} // one token
+	cancel context.CancelFunc
 
 	auth atomic.Pointer[auth.Context]
 
@@ -461,7 +464,7 @@ func (c *sseConn) abort() {
 		c.link.close(nil)
 		return
 	}
-	c.finish(twinrail.End{Code: twinrail.CodeDraining, Reconnect: true}, 0)
+	c.cancel()
 }
 
 // end is the link's, or serveHTTP2's, last word.

@@ -8,13 +8,30 @@ import (
 	"github.com/twinrail/twinrail"
 )
 
+// HTTP2 returns the settings of the http.Server that serves Handler. An HTTP/2
+// connection's writes are net/http's, and so it is net/http that gives up a peer
+// which takes nothing, or is gone without a word.
+func (s *Server) HTTP2() *http.HTTP2Config {
+	return &http.HTTP2Config{
+		WriteByteTimeout: s.opts.WriteTimeout,
+		SendPingTimeout:  s.opts.Heartbeat,
+		PingTimeout:      s.opts.Heartbeat,
+	}
+}
+
 // serveHTTP2 is what a link is to an HTTP/1.1 connection: net/http keeps the
-// stream, and the handler's goroutine drives it.
+// stream, and the handler's goroutine drives it, which the engine waits for.
 func (c *sseConn) serveHTTP2(w http.ResponseWriter, r *http.Request) (err error) {
 	defer func() { c.end(err) }()
+	left, ok := c.server.engine.enter()
+	if !ok {
+		return abandoned(context.Canceled)
+	}
+	defer left()
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	c.cancel = cancel
 	c.server.enter(c)
-	share := c.server.engine.shares.join(tenantOf(c.context()))
-	defer c.server.engine.shares.leave(share)
 	rc := http.NewResponseController(w)
 	tick := time.NewTimer(0)
 	defer tick.Stop()
@@ -22,13 +39,13 @@ func (c *sseConn) serveHTTP2(w http.ResponseWriter, r *http.Request) (err error)
 	var buf []byte
 	var wrote time.Time // when the last write ended
 	for {
-		out, then, err := c.gatherHTTP2(r.Context(), share, buf[:0])
+		out, then, err := c.gatherHTTP2(ctx, buf[:0])
 		if err != nil {
 			return abandoned(err)
 		}
 		buf = out
 		if len(out) > 0 {
-			if err := c.writeHTTP2(w, rc, out); err != nil {
+			if err := c.writeHTTP2(ctx, w, rc, out); err != nil {
 				return abandoned(err)
 			}
 			wrote = time.Now()
@@ -45,39 +62,64 @@ func (c *sseConn) serveHTTP2(w http.ResponseWriter, r *http.Request) (err error)
 		select {
 		case <-c.wake:
 			// What comes within the gather interval after a write shares the next.
-			if wait := c.server.opts.Gather - time.Since(wrote); wait > 0 {
-				time.Sleep(wait)
-			}
+			err = sleep(ctx, c.server.opts.Gather-time.Since(wrote))
 		case <-tick.C:
 			now := time.Now()
 			tick.Reset(max(c.tick(now).Sub(now), time.Millisecond))
-		case <-r.Context().Done():
-			return abandoned(r.Context().Err())
+		case <-ctx.Done():
+			err = ctx.Err()
 		}
+		if err != nil {
+			return abandoned(err)
+		}
+	}
+}
+
+// sleep returns early, with ctx.Err(), when ctx ends.
+func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
 // gatherHTTP2 is gather, which waits its turn among the reads of the tenant where
 // it reads the journal.
-func (c *sseConn) gatherHTTP2(ctx context.Context, s *share, out []byte) ([]byte, next, error) {
-	if c.lags() {
-		if err := s.reads.wait(ctx, 1); err != nil {
-			return out, thenClose, err
-		}
-		defer s.reads.give(1)
+func (c *sseConn) gatherHTTP2(ctx context.Context, out []byte) ([]byte, next, error) {
+	if !c.lags() {
+		return c.gather(ctx, out)
 	}
+	done, err := c.server.engine.shares.takeRead(ctx, tenantOf(c.context()))
+	if err != nil {
+		return c.giveUp(ctx, out, err)
+	}
+	defer done()
 	return c.gather(ctx, out)
 }
 
-// writeHTTP2 writes and flushes b. The errors of net/http do not tell a stream
-// that the client has left from one whose deadline is over; the clock does.
-func (c *sseConn) writeHTTP2(w http.ResponseWriter, rc *http.ResponseController, b []byte) error {
+// writeHTTP2 writes and flushes b, and fails when ctx ends. The errors of net/http
+// do not tell a stream that has been left, or cut off here, from one whose deadline
+// is over; the clock does.
+func (c *sseConn) writeHTTP2(ctx context.Context, w http.ResponseWriter, rc *http.ResponseController, b []byte) error {
 	deadline := time.Now().Add(c.server.opts.WriteTimeout)
 	// A stream that cannot have a deadline is bounded by the client's own.
 	_ = rc.SetWriteDeadline(deadline)
+	cut := make(chan struct{})
+	written := context.AfterFunc(ctx, func() {
+		_ = rc.SetWriteDeadline(time.Unix(1, 0))
+		close(cut)
+	})
 	_, err := w.Write(b)
 	if err == nil {
 		err = rc.Flush()
+	}
+	if !written() {
+		<-cut // a response must not be touched after its handler has returned
 	}
 	switch {
 	case err == nil:
