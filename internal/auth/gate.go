@@ -186,6 +186,20 @@ func (g *Gate) Renew(ctx context.Context, c *Context, raw string) (*Context, err
 	return c.RenewedBy(p)
 }
 
+// Still returns why c, which was admitted some time ago, would not be any more:
+// its credential has expired or was revoked meanwhile. To be asked before something
+// is done that was waited for.
+func (g *Gate) Still(c *Context) error {
+	p := c.Principal()
+	switch {
+	case !time.Now().Before(p.ExpiresAt()):
+		return errExpired
+	case g.Revoked(p):
+		return errRevoked
+	}
+	return nil
+}
+
 // unavailable returns err where it is the client's, and else logs it and returns
 // what a client may see of it.
 func (g *Gate) unavailable(what string, err error) error {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/json"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -107,7 +108,8 @@ func (d *direct) drive(path, token string) *driven {
 	if c.session, err = d.server.sessions.New(c); err != nil {
 		d.t.Fatal(err)
 	}
-	c.link = &link{engine: d.server.engine, rail: c}
+	nc, _ := net.Pipe()
+	c.link = newLink(d.server.engine, tenantOf(ac), nc, c, nil)
 	c.link.state.Store(again) // as if a worker had it: nobody else drives it
 	d.t.Cleanup(func() {
 		c.mu.Lock()

@@ -14,8 +14,10 @@ func (s *Server) serveTicket(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	var request twinrail.TicketRequest
-	if err := s.readOptional(w, r, &request); err != nil {
-		return err
+	if r.ContentLength != 0 { // it may be left out
+		if err := s.readJSON(w, r, ac, &request); err != nil {
+			return err
+		}
 	}
 	ticket, err := s.opts.Gate.IssueTicket(ac, request)
 	if err != nil {
@@ -95,7 +97,7 @@ func (s *Server) serveRevocation(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	var request twinrail.RevocationRequest
-	if err := s.readJSON(w, r, &request); err != nil {
+	if err := s.readJSON(w, r, ac, &request); err != nil {
 		return err
 	}
 	done, err := s.opts.Gate.Revoke(ac, request)

@@ -102,6 +102,7 @@ var lenient = json.JoinOptions(jsontext.AllowInvalidUTF8(true), jsontext.AllowDu
 func checkNames(b []byte) error {
 	dec := jsontext.NewDecoder(bytes.NewReader(b), lenient)
 	var names []map[string]bool // of the objects that are open; nil for an array
+	var top string              // the member of b that is being read
 	for {
 		token, err := dec.ReadToken()
 		switch {
@@ -128,7 +129,10 @@ func checkNames(b []byte) error {
 				return &jsontext.SyntacticError{JSONPointer: dec.StackPointer(), Err: jsontext.ErrDuplicateName}
 			}
 			open[name] = true
-			if name == "data" && isEvent(dec.StackPointer()) {
+			if len(names) == 1 {
+				top = name
+			}
+			if name == "data" && len(names) == eventDepth && top == "events" {
 				if err := dec.SkipValue(); err != nil {
 					return err
 				}
@@ -137,11 +141,10 @@ func checkNames(b []byte) error {
 	}
 }
 
-// isEvent reports whether p, the pointer to a member, is one of an event:
-// /events/3/data.
-func isEvent(p jsontext.Pointer) bool {
-	return strings.HasPrefix(string(p), "/events/") && strings.Count(string(p), "/") == 3
-}
+// eventDepth is how many values are open within an event: the body, the array of
+// events, and the event itself. To ask for a pointer instead would take as long as
+// the names in it are, at each member.
+const eventDepth = 3
 
 // field writes a JSON pointer as a field: /events/3/type as events[3].type.
 func field(p jsontext.Pointer) string {

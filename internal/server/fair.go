@@ -222,14 +222,23 @@ func (q *fifo[T]) pop() T {
 	return v
 }
 
-// lag has a running link go on where the disk may be waited for.
+// lag has a running link go on where the disk may be waited for. One that had
+// something to say meanwhile, and left the line for that, has not lost its place.
 func (e *engine) lag(l *link) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !e.closed {
-		l.share.lagging.push(l)
-		e.staffLagging(l.share)
+	if e.closed {
+		return
 	}
+	if !l.lined {
+		l.lined = true
+		l.share.lagging.push(l)
+	}
+	if !l.state.CompareAndSwap(running, inLine) { // it was kicked since
+		l.state.Store(queued)
+		e.runLocked(l)
+	}
+	e.staffLagging(l.share)
 }
 
 // staffLagging is called with mu held.
@@ -243,7 +252,7 @@ func (e *engine) staffLagging(s *share) {
 func (e *engine) driveLagging(s *share) {
 	resign := func() { e.endDriver(s) }
 	for l := e.popLagging(s); l != nil; l = e.popLagging(s) {
-		if !l.round(resign) {
+		if !l.round(l.rail.gather, l.goOn, resign) {
 			return
 		}
 		pause := e.shares.pause(e.linedUp(s), e.shares.alone(s.tenant, time.Now()))
@@ -269,11 +278,16 @@ func (e *engine) linedUp(s *share) int64 {
 func (e *engine) popLagging(s *share) *link {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if s.lagging.len() == 0 {
-		s.drivers--
-		return nil
+	for s.lagging.len() > 0 {
+		l := s.lagging.pop()
+		l.lined = false
+		if l.state.CompareAndSwap(inLine, running) {
+			return l
+		}
+		// A worker has it, and puts it into the line again if it still lags.
 	}
-	return s.lagging.pop()
+	s.drivers--
+	return nil
 }
 
 // endDriver is called by a driver that takes no more links.

@@ -92,6 +92,7 @@ func (s *script) gather(_ context.Context, out []byte) ([]byte, next, error) {
 	}
 	return out, then, nil
 }
+func (s *script) said(out []byte) []byte       { return out }
 func (s *script) lags() bool                   { return s.lagged }
 func (s *script) readable()                    {}
 func (s *script) tick(now time.Time) time.Time { return now.Add(time.Hour) }
@@ -204,9 +205,9 @@ func TestSlowPeersHoldNoPlace(t *testing.T) {
 			var links []*link
 			for range 10 {
 				l := newLink(e, tenant{id: "a"}, stuck{newWriteLog()}, &counter{t: t}, nil)
-				l.rail.(*counter).said.Store(5)
+				l.rail.(*counter).due.Store(5)
 				if !lags {
-					l.rail.(*counter).said.Store(4)
+					l.rail.(*counter).due.Store(4)
 				}
 				l.kick()
 				links = append(links, l)
@@ -214,7 +215,7 @@ func TestSlowPeersHoldNoPlace(t *testing.T) {
 			synctest.Wait()
 			nc := newWriteLog()
 			l := newLink(e, tenant{id: "a"}, nc, &counter{t: t}, nil)
-			l.rail.(*counter).said.Store(10)
+			l.rail.(*counter).due.Store(10)
 			l.kick()
 			synctest.Wait()
 			if n := nc.bytes.Len(); n != 10 {

@@ -34,7 +34,7 @@ func (s *Server) setFlag(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	var request twinrail.FlagRequest
-	if err := s.readJSON(w, r, &request); err != nil {
+	if err := s.readJSON(w, r, ac, &request); err != nil {
 		return err
 	}
 	flag, err := s.opts.Flags.Set(ac, r.PathValue("name"), request)

@@ -60,11 +60,11 @@ func (c *writeLog) writes(since time.Time) (at []time.Duration) {
 
 // counter is a rail that writes one byte for each thing that there is to say.
 type counter struct {
-	said, written atomic.Int64
-	ended         atomic.Int64
-	driving       atomic.Int32
-	during        func() // called in gather, after it has looked; may be nil
-	t             *testing.T
+	due, written atomic.Int64
+	ended        atomic.Int64
+	driving      atomic.Int32
+	during       func() // called in gather, after it has looked; may be nil
+	t            *testing.T
 }
 
 func (c *counter) gather(_ context.Context, out []byte) ([]byte, next, error) {
@@ -72,7 +72,7 @@ func (c *counter) gather(_ context.Context, out []byte) ([]byte, next, error) {
 		c.t.Error("two gathers at once")
 	}
 	defer c.driving.Add(-1)
-	n := c.said.Load() - c.written.Load()
+	n := c.due.Load() - c.written.Load()
 	if during := c.during; during != nil {
 		c.during = nil
 		during()
@@ -86,7 +86,15 @@ func (c *counter) gather(_ context.Context, out []byte) ([]byte, next, error) {
 	return append(out, make([]byte, n)...), then, nil
 }
 
-func (c *counter) lags() bool                   { return c.said.Load()%5 == 0 }
+// said has nothing, and must not be called while gather is.
+func (c *counter) said(out []byte) []byte {
+	if c.driving.Add(1) != 1 {
+		c.t.Error("said during gather")
+	}
+	c.driving.Add(-1)
+	return out
+}
+func (c *counter) lags() bool                   { return c.due.Load()%5 == 0 }
 func (c *counter) readable()                    {}
 func (c *counter) tick(now time.Time) time.Time { return now.Add(time.Hour) }
 func (c *counter) end(error)                    { c.ended.Add(1) }
@@ -109,7 +117,7 @@ func TestGather(t *testing.T) {
 		start := time.Now()
 		say := func(after time.Duration, kick func()) {
 			time.Sleep(time.Until(start.Add(after)))
-			rail.said.Add(1)
+			rail.due.Add(1)
 			kick()
 			synctest.Wait()
 		}
@@ -178,7 +186,7 @@ func TestLinkKickedWhileDriven(t *testing.T) {
 			rail := &counter{t: t}
 			l := newLink(e, tenant{}, newWriteLog(), rail, nil)
 			rail.during = func() {
-				rail.said.Add(1)
+				rail.due.Add(1)
 				kick(l)
 			}
 			l.start()
@@ -211,7 +219,7 @@ func TestLinkLosesNoWake(t *testing.T) {
 			wg.Go(func() {
 				for i := range kicks {
 					l := (i + k) % len(links)
-					rails[l].said.Add(1)
+					rails[l].due.Add(1)
 					if i%3 == k {
 						links[l].kickNow()
 					} else {
@@ -225,9 +233,9 @@ func TestLinkLosesNoWake(t *testing.T) {
 			eventually(t, "all is written", func() bool { return rails[i].written.Load() == kickers*kicks/int64(len(rails)) })
 			eventually(t, "the link is at rest", func() bool { return links[i].state.Load() == atRest })
 			// Once more from rest.
-			rails[i].said.Add(1)
+			rails[i].due.Add(1)
 			links[i].kick()
-			eventually(t, "the last is written", func() bool { return rails[i].written.Load() == rails[i].said.Load() })
+			eventually(t, "the last is written", func() bool { return rails[i].written.Load() == rails[i].due.Load() })
 		}
 		for i, l := range links {
 			l.close(nil)

@@ -14,6 +14,9 @@ func (s *Server) gesture(ac *auth.Context, request *publishBody) ([]twinrail.Pub
 	if request.ExpectedSeq != nil {
 		return nil, twinrail.Errorf(twinrail.CodeBadRequest, "expected_seq", "gestures have no seq")
 	}
+	if err := s.opts.Gate.Still(ac); err != nil {
+		return nil, err
+	}
 	now := time.Now()
 	writers := make([]auth.Writer, len(request.Events))
 	for i := range request.Events {

@@ -365,10 +365,10 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// heldJournal is a journal whose appends, and whose subscribes, can be held up.
+// heldJournal is a journal whose appends, reads and subscribes can be held up.
 type heldJournal struct {
 	journal.Journal
-	appends, bounds gate
+	appends, bounds, reads gate
 }
 
 // gate lets all pass until it is shut.
@@ -412,4 +412,9 @@ func (j *heldJournal) Append(ctx context.Context, recs []journal.Record, e journ
 func (j *heldJournal) Bounds(ctx context.Context, r auth.Reader) (journal.Bounds, error) {
 	j.bounds.pass()
 	return j.Journal.Bounds(ctx, r)
+}
+
+func (j *heldJournal) Read(ctx context.Context, r auth.Reader, after uint64, max int) (journal.Page, error) {
+	j.reads.pass()
+	return j.Journal.Read(ctx, r, after, max)
 }

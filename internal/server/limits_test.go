@@ -270,7 +270,7 @@ func TestRefusedJoinTakesNothing(t *testing.T) {
 				`"sub":"b","routing":{"thread_id":"th2"}`:                                                twinrail.CodeNotFound,
 				`"sub":"b","routing":{"thread_id":"th1"},"presence":1`:                                   twinrail.CodeNotFound,
 				`"sub":"b","routing":{"thread_id":"th1"},"channels":["commit"]`:                          twinrail.CodeWrongRail,
-				`"sub":"b","routing":{"thread_id":"th1"},"presence":"` + strings.Repeat("x", 3000) + `"`: twinrail.CodeTooLarge,
+				`"sub":"b","routing":{"thread_id":"th1"},"presence":"` + strings.Repeat("x", 3000) + `"`: twinrail.CodeNotFound,
 			} {
 				p.say(`{"op":"join","ref":"w",%s}`, frame)
 				p.wantError(code, "w")

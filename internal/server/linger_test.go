@@ -233,7 +233,7 @@ func TestGivenUpChangesNothing(t *testing.T) {
 		eve.want(twinrail.OpPresence)
 		r.publish(on("th1", "", 0))
 		for range 3 {
-			eve.quiet(11*time.Second, "while the connection hangs")
+			eve.quiet(10*time.Second+farewellTime/10, "while the connection hangs")
 		}
 		if got := r.sessionsHeld(); got != "2 1" {
 			t.Errorf("%s sessions when its heartbeat was lost", got)

@@ -35,6 +35,7 @@ type link struct {
 	urgent    atomic.Bool  // the next write is not to be gathered
 	lastWrite atomic.Int64 // when the last write ended, on the engine's clock
 	ended     atomic.Bool
+	lined     bool // it is in its share's line of those that lag; guarded by engine.mu
 
 	// peeked is what a watcher had to read to learn that the link is readable.
 	// Owned by the watcher, and by the rail from readable to the next watch.
@@ -48,6 +49,9 @@ type rail interface {
 	// that there is nothing, and that the link will be kicked when there is.
 	// Calls do not overlap.
 	gather(ctx context.Context, out []byte) ([]byte, next, error)
+	// said is gather for what takes no stream to be read. Its calls do not overlap
+	// with gather's.
+	said(out []byte) []byte
 	// lags reports whether gather may wait for the disk.
 	lags() bool
 	// readable is called, in a goroutine of its own and once after each watch,
@@ -74,6 +78,7 @@ const (
 	queued        // a worker or the gatherer will drive it
 	running       // it is being driven
 	again         // it is being driven, and was kicked since
+	inLine        // a driver will, when it is its turn among those that lag
 )
 
 // lingerTime is how long a link that has ended waits for its peer to take the
@@ -133,9 +138,14 @@ func (l *link) kick() {
 	}
 }
 
-// kickNow is kick for what the peer waits for: it is not held to be gathered.
+// kickNow is kick for what the peer waits for: it is not held to be gathered, and
+// does not wait in the line of those that lag.
 func (l *link) kickNow() {
 	l.urgent.Store(true)
+	if l.state.CompareAndSwap(inLine, queued) {
+		l.engine.run(l)
+		return
+	}
 	l.kick()
 	if l.state.Load() == queued {
 		// Maybe for later. To be run twice does no harm.
@@ -155,18 +165,18 @@ func (l *link) enqueue() {
 // drive is a worker's turn at the link. A worker must not be held up: what may
 // wait for the disk goes on with one of the tenant's drivers.
 func (l *link) drive() (stays bool) {
-	if l.rail.lags() {
-		l.engine.lag(l)
-		return true
+	if !l.rail.lags() {
+		return l.round(l.rail.gather, l.goOn, l.engine.endWorker)
 	}
-	return l.round(l.engine.endWorker)
+	said := func(_ context.Context, out []byte) ([]byte, next, error) { return l.rail.said(out), thenMore, nil }
+	return l.round(said, func(next) { l.engine.lag(l) }, l.engine.endWorker)
 }
 
-// round writes what the rail has, once. It may have to wait for the peer: then it
-// calls resign before, so that another goroutine takes the place of this one, and
-// returns false.
-func (l *link) round(resign func()) (stays bool) {
-	rest, next, err := l.gather()
+// round writes what from gives, once, and has the link go on. It may have to wait
+// for the peer: then it calls resign before, so that another goroutine takes the
+// place of this one, and returns false.
+func (l *link) round(from gathering, goOn func(next), resign func()) (stays bool) {
+	rest, next, err := l.gather(from)
 	if err != nil {
 		l.close(err)
 		return true
@@ -177,17 +187,20 @@ func (l *link) round(resign func()) (stays bool) {
 			return false
 		}
 	}
-	l.goOn(next)
+	goOn(next)
 	return stays
 }
 
-// gather takes what the rail has, writes what the peer takes at once, and returns
+// gathering is a rail's gather.
+type gathering func(ctx context.Context, out []byte) ([]byte, next, error)
+
+// gather takes what from gives, writes what the peer takes at once, and returns
 // the rest, so that no buffer is held while the peer is slow.
-func (l *link) gather() (rest []byte, next next, err error) {
+func (l *link) gather(from gathering) (rest []byte, next next, err error) {
 	buf := l.engine.buffers.Get().(*[]byte)
 	defer l.engine.buffers.Put(buf)
 	l.urgent.Store(false)
-	out, next, err := l.rail.gather(l.engine.ctx, (*buf)[:0])
+	out, next, err := from(l.engine.ctx, (*buf)[:0])
 	*buf = out
 	if err == nil && l.raw != nil {
 		var n int
@@ -403,6 +416,10 @@ func (e *engine) now() int64 { return int64(time.Since(e.started)) + 1 }
 func (e *engine) run(links ...*link) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.runLocked(links...)
+}
+
+func (e *engine) runLocked(links ...*link) {
 	if e.closed {
 		return
 	}

@@ -29,7 +29,7 @@ func (s *Server) servePublish(w http.ResponseWriter, r *http.Request) error {
 		return &twinrail.Error{Code: twinrail.CodeDraining}
 	}
 	var request publishBody
-	if err := s.readJSON(w, r, &request); err != nil {
+	if err := s.readJSON(w, r, ac, &request); err != nil {
 		return err
 	}
 	results, err := s.publishAny(r.Context(), ac, &request, "")
@@ -39,21 +39,18 @@ func (s *Server) servePublish(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, twinrail.PublishResponse{Results: results})
 }
 
-// readJSON reads a body into v.
-func (s *Server) readJSON(w http.ResponseWriter, r *http.Request, v any) error {
+// readJSON reads the body of a request that was admitted as ac into v. A client
+// takes its time over a body: what it asks for needs a credential that is still
+// good when all of it is there.
+func (s *Server) readJSON(w http.ResponseWriter, r *http.Request, ac *auth.Context, v any) error {
 	body, err := s.readBody(w, r)
 	if err != nil {
 		return err
 	}
-	return decode(body, v, twinrail.CodeBadRequest)
-}
-
-// readOptional is readJSON for a body that may be left out.
-func (s *Server) readOptional(w http.ResponseWriter, r *http.Request, v any) error {
-	if r.ContentLength == 0 {
-		return nil
+	if err := s.opts.Gate.Still(ac); err != nil {
+		return err
 	}
-	return s.readJSON(w, r, v)
+	return decode(body, v, twinrail.CodeBadRequest)
 }
 
 // readBody reads a JSON body.
@@ -132,6 +129,10 @@ func (s *Server) publish(ctx context.Context, ac *auth.Context, request *publish
 		return nil, err
 	}
 	defer done()
+	// Both its frame and its turn may have been long in coming.
+	if err := s.opts.Gate.Still(ac); err != nil {
+		return nil, err
+	}
 	// A publisher that does not wait for its answer has its place until there is
 	// one, or it could have any number under way.
 	stored, err := s.opts.Journal.Append(s.engine.ctx, records, expect)
@@ -188,6 +189,9 @@ func (s *Server) writer(ac *auth.Context, in *incoming, rail twinrail.Rail) (aut
 	if err != nil {
 		return auth.Writer{}, inRouting(err)
 	}
+	if len(in.Data) > s.opts.MaxEvent {
+		return auth.Writer{}, twinrail.Errorf(twinrail.CodeTooLarge, "data", "more than %d bytes", s.opts.MaxEvent)
+	}
 	if in.ActorType != "" && in.ActorType != ac.Principal().Identity().ActorType {
 		return auth.Writer{}, &twinrail.Error{Code: twinrail.CodeActorMismatch, Field: "actor_type"}
 	}
@@ -225,8 +229,6 @@ func (s *Server) checkEvent(in *incoming, rail twinrail.Rail) error {
 		return bad("type", "must be 1 to 64 of a-z 0-9 _ . -")
 	case len(in.Data) == 0:
 		return bad("data", "is required; it may be any JSON value")
-	case len(in.Data) > s.opts.MaxEvent:
-		return twinrail.Errorf(twinrail.CodeTooLarge, "data", "more than %d bytes", s.opts.MaxEvent)
 	case in.Channel == twinrail.Artifact && artifactKind(in.Data) == "":
 		return bad("data.kind", "an artifact's kind must be preview, replay or audit")
 	}

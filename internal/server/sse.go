@@ -19,13 +19,9 @@ import (
 	"github.com/twinrail/twinrail/internal/hub"
 )
 
-const (
-	// gatherLimit is about how many bytes one write takes. It bounds what a
-	// connection holds while its peer is slow.
-	gatherLimit = 32 << 10
-	// expiryNotice is how long before its credential's end a connection is told.
-	expiryNotice = 30 * time.Second
-)
+// gatherLimit is about how many bytes one write takes. It bounds what a
+// connection holds while its peer is slow.
+const gatherLimit = 32 << 10
 
 // serveSSE answers GET /v1/sse/canvases/{canvas_id}.
 func (s *Server) serveSSE(w http.ResponseWriter, r *http.Request) error {
@@ -177,14 +173,16 @@ type sseConn struct {
 	kinds  kindFilter
 
 	// Of an HTTP/2 stream.
-	wake   chan struct{} // one token
-	cancel context.CancelFunc
+	wake    chan struct{} // one token
+	cancel  context.CancelFunc
+	waiting atomic.Pointer[context.CancelFunc] // ends its wait in line, where it is in one
 
 	auth atomic.Pointer[auth.Context]
+	over atomic.Bool // ending is set
 
 	// Owned by tick.
 	nextHeartbeat time.Time
-	warned        time.Time // the end that the client was warned of
+	lifetime      lifetime
 
 	// Owned by gather.
 	live      bool
@@ -277,6 +275,9 @@ func (c *sseConn) kick() {
 	case c.wake <- struct{}{}:
 	default:
 	}
+	if stop := c.waiting.Load(); stop != nil {
+		(*stop)()
+	}
 }
 
 func (c *sseConn) kickNow() {
@@ -287,13 +288,30 @@ func (c *sseConn) kickNow() {
 	c.kick()
 }
 
+// said appends what does not come from the stream.
+func (c *sseConn) said(out []byte) []byte {
+	c.mu.Lock()
+	out, heartbeat := c.takeSaid(out)
+	c.mu.Unlock()
+	if heartbeat {
+		out = c.appendHeartbeat(out)
+	}
+	return out
+}
+
+// takeSaid is called with mu held.
+func (c *sseConn) takeSaid(out []byte) (_ []byte, heartbeat bool) {
+	out = append(out, c.pending...)
+	heartbeat = c.heartbeat
+	c.pending, c.heartbeat = nil, false
+	return out, heartbeat
+}
+
 // gather is the rail's loop: what follows the cursor, until nothing does.
 func (c *sseConn) gather(ctx context.Context, out []byte) ([]byte, next, error) {
 	c.mu.Lock()
-	out = append(out, c.pending...)
-	c.pending = nil
-	heartbeat, ending, retry := c.heartbeat, c.ending, c.retry
-	c.heartbeat = false
+	out, heartbeat := c.takeSaid(out)
+	ending, retry := c.ending, c.retry
 	c.mu.Unlock()
 	if ending != nil {
 		if retry > 0 {
@@ -363,6 +381,11 @@ func (c *sseConn) follow(ctx context.Context, out []byte) ([]byte, next, error) 
 			}
 			return out, thenRest, nil
 		}
+		if delivered == 0 && c.sub.Lags() {
+			// A page of what is for others. Before the next one it is to be seen
+			// whether the connection still goes on, and whose turn it is.
+			break
+		}
 	}
 	return out, thenMore, nil
 }
@@ -388,7 +411,7 @@ func (c *sseConn) appendHeartbeat(dst []byte) []byte {
 	return append(dst, '\n')
 }
 
-func (c *sseConn) lags() bool { return c.sub.Lags() }
+func (c *sseConn) lags() bool { return c.sub.Lags() && !c.over.Load() }
 
 // readable means that the client is gone, or sent what it has no reason to send.
 func (c *sseConn) readable() {
@@ -410,35 +433,19 @@ func (c *sseConn) tick(now time.Time) time.Time {
 		c.nextHeartbeat = now.Add(jitter(c.server.opts.Heartbeat))
 		c.heartbeat, kick = true, true
 	}
-	due := c.nextHeartbeat
 	expires := c.expires()
-	warn := expires.Add(-expiryNotice)
-	warned := c.warned.Equal(expires)
+	warn, over, next := c.lifetime.at(now, expires)
 	switch {
-	case !now.Before(expires):
+	case over:
 		c.endLocked(twinrail.End{Code: twinrail.CodeCredentialExpired, Reconnect: true}, 0)
-		kick = true
-	case !warned && !now.Before(warn):
-		c.warned, kick = expires, true
+	case warn:
 		c.pending = appendSSE(c.pending, twinrail.SSEAuthExpiring, twinrail.AuthExpiring{ExpiresAt: expires.UTC()})
-		due = earlier(due, expires)
-	case !warned:
-		due = earlier(due, warn)
-	default:
-		due = earlier(due, expires)
 	}
-	if kick {
+	if kick || warn || over {
 		// Without the lock's owner going on, nothing waits for it.
 		defer c.kickNow()
 	}
-	return due
-}
-
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
+	return earlier(c.nextHeartbeat, next)
 }
 
 // jitter returns d ±10 %.
@@ -447,9 +454,15 @@ func jitter(d time.Duration) time.Duration {
 	return d - spread + rand.N(2*spread+1)
 }
 
+// endLocked decides how the stream ends, unless that is decided.
 func (c *sseConn) endLocked(e twinrail.End, retry time.Duration) {
-	if c.ending == nil {
-		c.ending, c.retry = &e, retry
+	if c.ending != nil {
+		return
+	}
+	c.ending, c.retry = &e, retry
+	c.over.Store(true)
+	if e.Code != twinrail.CodeDraining { // which has a time of its own
+		time.AfterFunc(farewellTime, c.abort)
 	}
 }
 

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"math"
 	"net/http"
 	"time"
 
@@ -32,9 +33,8 @@ func (c *sseConn) serveHTTP2(w http.ResponseWriter, r *http.Request) (err error)
 	defer cancel()
 	c.cancel = cancel
 	c.server.enter(c)
+	defer c.startClock(ctx).Stop()
 	rc := http.NewResponseController(w)
-	tick := time.NewTimer(0)
-	defer tick.Stop()
 	w.WriteHeader(http.StatusOK)
 	var buf []byte
 	var wrote time.Time // when the last write ended
@@ -63,9 +63,6 @@ func (c *sseConn) serveHTTP2(w http.ResponseWriter, r *http.Request) (err error)
 		case <-c.wake:
 			// What comes within the gather interval after a write shares the next.
 			err = sleep(ctx, c.server.opts.Gather-time.Since(wrote))
-		case <-tick.C:
-			now := time.Now()
-			tick.Reset(max(c.tick(now).Sub(now), time.Millisecond))
 		case <-ctx.Done():
 			err = ctx.Err()
 		}
@@ -88,18 +85,42 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// startClock has tick called when it is due, until ctx ends, and for the first time
+// before it returns. A write that waits for the peer does not hold it up.
+func (c *sseConn) startClock(ctx context.Context) (clock *time.Timer) {
+	tick := func() {
+		now := time.Now()
+		if next := c.tick(now); ctx.Err() == nil {
+			clock.Reset(max(next.Sub(now), time.Millisecond))
+		}
+	}
+	clock = time.AfterFunc(math.MaxInt64, tick)
+	tick()
+	return clock
+}
+
 // gatherHTTP2 is gather, which waits its turn among the reads of the tenant where
-// it reads the journal.
+// it reads the journal. What was said already, or is while it waits, does not wait.
 func (c *sseConn) gatherHTTP2(ctx context.Context, out []byte) ([]byte, next, error) {
 	if !c.lags() {
 		return c.gather(ctx, out)
 	}
-	done, err := c.server.engine.shares.takeRead(ctx, tenantOf(c.context()))
-	if err != nil {
-		return c.giveUp(ctx, out, err)
+	turn, stop := context.WithCancel(ctx)
+	defer stop()
+	c.waiting.Store(&stop)
+	defer c.waiting.Store(nil)
+	if out = c.said(out); len(out) > 0 || c.over.Load() {
+		return out, thenMore, nil
 	}
-	defer done()
-	return c.gather(ctx, out)
+	done, err := c.server.engine.shares.takeRead(turn, tenantOf(c.context()))
+	switch {
+	case err == nil:
+		defer done()
+		return c.gather(ctx, out)
+	case turn.Err() != nil && ctx.Err() == nil:
+		return out, thenMore, nil
+	}
+	return c.giveUp(ctx, out, err)
 }
 
 // writeHTTP2 writes and flushes b, and fails when ctx ends. The errors of net/http

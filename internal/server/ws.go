@@ -123,7 +123,7 @@ type wsConn struct {
 
 	// Owned by tick.
 	nextPing time.Time
-	warned   time.Time // the end that the client was warned of
+	lifetime lifetime
 
 	// Owned by readable.
 	frames     limit.GCRA
@@ -192,6 +192,9 @@ func (c *wsConn) endLocked(e *wsEnding) {
 	if c.endsNow() {
 		c.leaveSession()
 	}
+	if !e.waits { // or it has a time of its own
+		time.AfterFunc(farewellTime, c.abort)
+	}
 }
 
 // endsNow reports whether nothing is waited for any more before the connection
@@ -227,6 +230,9 @@ func (c *wsConn) markReady(j *join) {
 func (c *wsConn) lags() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.endsNow() {
+		return false
+	}
 	for _, j := range c.ready {
 		if j.sub != nil && j.sub.Lags() {
 			return true
@@ -235,24 +241,48 @@ func (c *wsConn) lags() bool {
 	return false
 }
 
+// said appends what no stream has to be read for.
+func (c *wsConn) said(out []byte) []byte {
+	c.mu.Lock()
+	out, pinging := c.takeSaid(out)
+	c.mu.Unlock()
+	if pinging {
+		out = c.appendPing(out)
+	}
+	return out
+}
+
+// takeSaid is called with mu held.
+func (c *wsConn) takeSaid(out []byte) (_ []byte, pinging bool) {
+	out = append(out, c.out...)
+	pinging = c.pinging
+	c.out, c.pinging = nil, false
+	if c.drained != nil {
+		close(c.drained)
+		c.drained = nil
+	}
+	return out, pinging
+}
+
+// appendPing says where each join stands. It is for gather and said, since gather
+// moves them.
+func (c *wsConn) appendPing(dst []byte) []byte {
+	return appendWSFrame(dst, &twinrail.ServerFrame{Op: twinrail.OpPing, Cursors: c.cursors()})
+}
+
 // gather is the rail's loop: first what was said, then what follows the cursor
 // of each join that was woken, turn by turn.
 func (c *wsConn) gather(ctx context.Context, out []byte) ([]byte, next, error) {
 	c.mu.Lock()
-	out = append(out, c.out...)
-	c.out = nil
-	ready, pinging := c.ready, c.pinging
+	out, pinging := c.takeSaid(out)
+	ready := c.ready
 	var ending *wsEnding
 	if c.endsNow() {
 		ending = c.ending
 	}
-	c.ready, c.pinging = nil, false
+	c.ready = nil
 	for _, j := range ready {
 		j.ready = false
-	}
-	if c.drained != nil {
-		close(c.drained)
-		c.drained = nil
 	}
 	c.mu.Unlock()
 	if ending != nil {
@@ -272,7 +302,7 @@ func (c *wsConn) gather(ctx context.Context, out []byte) ([]byte, next, error) {
 		}
 	}
 	if pinging {
-		out = appendWSFrame(out, &twinrail.ServerFrame{Op: twinrail.OpPing, Cursors: c.cursors()})
+		out = c.appendPing(out)
 	}
 	return out, then, nil
 }
@@ -344,6 +374,9 @@ func (c *wsConn) followEvents(ctx context.Context, j *join, out []byte) (_ []byt
 		}
 		if n := len(batch.Items); n > 0 {
 			c.server.delivered[twinrail.RailWS].Add(float64(n))
+		} else if batch.Reset == nil && j.sub.Lags() {
+			// A page of what is for others: as in sseConn.follow.
+			break
 		}
 	}
 	return out, false, nil
@@ -362,7 +395,7 @@ func (c *wsConn) appendReset(dst []byte, sub string, r *hub.Reset) []byte {
 	})
 }
 
-// cursors returns where each join stands. It is for gather, which moves them.
+// cursors returns where each join stands.
 func (c *wsConn) cursors() map[string]string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -400,44 +433,6 @@ func detail(e *twinrail.Error) string {
 		return e.Detail
 	}
 	return e.Code.Info().Title
-}
-
-// tick does what is due by the clock: pings, the deadline for hearing of the
-// client, and the credential's end.
-func (c *wsConn) tick(now time.Time) time.Time {
-	heartbeat := c.server.opts.Heartbeat
-	silent := time.Duration(c.server.engine.now() - c.lastHeard.Load())
-	deadline := now.Add(2*heartbeat - silent)
-	expires := c.context().Principal().ExpiresAt()
-	warn := expires.Add(-expiryNotice)
-	switch {
-	case !now.Before(expires):
-		c.fail(&twinrail.Error{Code: twinrail.CodeCredentialExpired})
-		return now.Add(heartbeat)
-	case silent >= 2*heartbeat:
-		c.fail(&twinrail.Error{Code: twinrail.CodeHeartbeatLost})
-		return now.Add(heartbeat)
-	}
-	if c.nextPing.IsZero() {
-		c.nextPing = now.Add(heartbeat)
-	} else if !now.Before(c.nextPing) {
-		c.nextPing = now.Add(heartbeat)
-		c.mu.Lock()
-		c.pinging = true
-		c.mu.Unlock()
-		c.link.kickNow()
-	}
-	if !c.warned.Equal(expires) && !now.Before(warn) {
-		c.warned = expires
-		at := expires.UTC()
-		c.say(&twinrail.ServerFrame{Op: twinrail.OpAuthExpiring, ExpiresAt: &at})
-		c.link.kickNow()
-	}
-	due := earlier(earlier(c.nextPing, deadline), expires)
-	if !c.warned.Equal(expires) {
-		due = earlier(due, warn)
-	}
-	return due
 }
 
 // drain tells the client to come back after the given time, and ends as soon as

@@ -61,10 +61,10 @@ func (c *wsConn) present(f *clientFrame) error {
 // presenter authorizes being present at an address with state, which is called
 // field in the frame.
 func (c *wsConn) presenter(ac *auth.Context, stated twinrail.Routing, kind twinrail.Kind, state []byte, field string) (auth.Writer, error) {
-	if len(state) > presence.MaxState {
+	w, err := ac.Presenter(stated, kind)
+	if err == nil && len(state) > presence.MaxState {
 		return auth.Writer{}, twinrail.Errorf(twinrail.CodeTooLarge, field, "more than %d bytes", presence.MaxState)
 	}
-	w, err := ac.Presenter(stated, kind)
 	return w, inRouting(err)
 }
 

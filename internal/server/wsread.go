@@ -65,7 +65,7 @@ func (c *wsConn) readFailed(err error) {
 		c.finish(&wsEnding{err: twinrail.Errorf(twinrail.CodeBadFrame, "", "%s", protocol.detail), close: int(protocol.close)})
 	case errors.As(err, &e):
 		c.fail(e)
-	case errors.Is(err, errClosedByPeer):
+	case errors.Is(err, errEnded):
 		// Said already.
 	case isTimeout(err):
 		c.fail(&twinrail.Error{Code: twinrail.CodeHeartbeatLost})
@@ -74,7 +74,8 @@ func (c *wsConn) readFailed(err error) {
 	}
 }
 
-var errClosedByPeer = errors.New("closed by the peer")
+// errEnded says that how the connection ends has been decided.
+var errEnded = errors.New("the connection has ended")
 
 // waitForRoom waits until the answers so far have gone out, if they are many. It
 // reports whether the connection goes on.
@@ -132,6 +133,9 @@ func (c *wsConn) readFrame(br *bufio.Reader) error {
 	c.message = nil
 	if !utf8.Valid(message) {
 		return &protocolError{ws.StatusInvalidFramePayloadData, "text that is not UTF-8"}
+	}
+	if c.ended() {
+		return errEnded // while the message was on its way
 	}
 	return c.handle(message)
 }
@@ -206,7 +210,7 @@ func (c *wsConn) readClose(payload []byte) error {
 		echo.close = int(code)
 	}
 	c.finish(echo)
-	return errClosedByPeer
+	return errEnded
 }
 
 // validCloseCode reports whether an endpoint may send code: RFC 6455 section 7.4

@@ -115,7 +115,7 @@ func TestTakeOverOfOneGivenUp(t *testing.T) {
 		eve.want(twinrail.OpPresence)
 		r.publish(on("th1", "", 0))
 		for range 3 {
-			eve.quiet(11*time.Second, "while the connection hangs")
+			eve.quiet(10*time.Second+farewellTime/10, "while the connection hangs")
 		}
 		p, _ := r.greet(r.token)
 		p.resumes(token, map[string]string{"a": "earliest"})
@@ -147,7 +147,7 @@ func TestTakeOverRenewed(t *testing.T) {
 		if resp := r.do("POST", renewalPath(hello.ConnectionID), "", as(narrow)); resp.status != 200 {
 			t.Fatalf("renewed: %d %s", resp.status, resp.body)
 		}
-		eve.quiet(11*time.Second, "after the renewal of the old connection")
+		eve.quiet(farewellTime/2, "after the renewal of the old connection")
 		p.follow(true, map[string]string{"a": "0", "c": ""})
 		old.takenOver()
 		eve.quiet(11*time.Second, "after the end of the old connection")
