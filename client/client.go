@@ -38,7 +38,9 @@ type Options struct {
 	// which fits the server's default heartbeat of 15 s.
 	Silence time.Duration
 	// MaxMessage bounds what the client takes in one piece, in bytes: one SSE
-	// event, one WebSocket message, one response to a publish. Default 4 MiB.
+	// event, one WebSocket message, one page of history or other response. A page
+	// ends with the event that takes it over 4 MiB: leave room for that and the
+	// largest event that the server takes. Default 16 MiB.
 	MaxMessage int
 	// OnRetry, where set, is told why a follower lost its connection and how
 	// long it waits before it comes back. It runs in the follower's loop.
@@ -47,7 +49,7 @@ type Options struct {
 
 const (
 	defaultSilence    = 40 * time.Second
-	defaultMaxMessage = 4 << 20
+	defaultMaxMessage = 16 << 20
 )
 
 // Client speaks to one server as one actor. Its methods may be called
@@ -114,7 +116,13 @@ func (c *Client) Close() {
 // that, one whose network is gone stays in the pool, and a follower that was cut
 // for its silence comes back to the same dead connection.
 func newHTTPClient() *http.Client {
-	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport := &http.Transport{
+		Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true,
+		IdleConnTimeout: 90 * time.Second, TLSHandshakeTimeout: 10 * time.Second,
+	}
+	if standard, ok := http.DefaultTransport.(*http.Transport); ok { // the application may have replaced it
+		transport = standard.Clone()
+	}
 	transport.HTTP2 = &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second}
 	return &http.Client{Transport: transport}
 }
