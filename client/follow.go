@@ -21,7 +21,9 @@ type FollowOptions struct {
 	// where it is "", at the stream's head as the first connection finds it.
 	From string
 	// FailOnReset ends the iteration with an error of code cursor_expired or
-	// cursor_unknown where an item of KindReset would come.
+	// cursor_unknown where an item of KindReset would come. Where the SSE rail
+	// refuses a cursor at the start the code is cursor_expired, and the detail
+	// begins with which of the two it was.
 	FailOnReset bool
 	// Presence, where it is not nil, makes the follower present in the thread
 	// with this state, any JSON value, for as long as it follows. It needs the
@@ -144,7 +146,7 @@ var errBroken = errors.New("client: the iteration was broken off")
 // run connects again and again, until an error is final.
 func (f *follower) run(ctx context.Context) error {
 	var rejected string // the token that the server refused last
-	refreshed := false  // in place of that, a new one was got and has not worked yet
+	refreshed := false  // a new one was got in its place, and nothing has come of that yet
 	for {
 		token, err := f.c.credential.replace(ctx, rejected)
 		start := time.Now()
@@ -158,10 +160,10 @@ func (f *follower) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if f.opened {
-			refreshed = false
-		}
 		action, floor := verdict(err)
+		if f.opened || action != twinrail.ActionRefresh {
+			refreshed = false // in an outage a token that was never refused can expire
+		}
 		if action == twinrail.ActionStop {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"github.com/twinrail/twinrail"
 )
@@ -74,11 +75,18 @@ type HistoryOptions struct {
 	After string
 	// Limit bounds the events of the page; 0 leaves it to the server.
 	Limit int
+	// Channels to read, commit and artifact or chat and tool; each must be granted.
+	// Default what is granted of the stream's two. Where routing names a canvas and
+	// a thread they say which of them is the stream: the other is an audience key.
+	Channels []twinrail.Channel
+	// Kinds, where there are any, are the kinds of artifact to read, such as
+	// [twinrail.ArtifactPreview]; artifacts of others are left out.
+	Kinds []string
 }
 
-// History reads one page of the stream that routing names: a canvas, or else a
-// thread. A cursor that is void is an error of code cursor_expired or
-// cursor_unknown.
+// History reads one page of the stream that routing names, a canvas or a thread.
+// A cursor that is void is an error of code cursor_expired, whose detail begins
+// with which of the two reasons it was, cursor_expired or cursor_unknown.
 func (c *Client) History(ctx context.Context, routing twinrail.Routing, o HistoryOptions) (twinrail.HistoryPage, error) {
 	query := url.Values{}
 	if o.After != "" && o.After != twinrail.CursorEarliest {
@@ -87,9 +95,24 @@ func (c *Client) History(ctx context.Context, routing twinrail.Routing, o Histor
 	if o.Limit > 0 {
 		query.Set("limit", strconv.Itoa(o.Limit))
 	}
+	if len(o.Channels) > 0 {
+		query.Set("channels", channelList(o.Channels))
+	}
+	if len(o.Kinds) > 0 {
+		query.Set("kinds", strings.Join(o.Kinds, ","))
+	}
 	var page twinrail.HistoryPage
 	err := c.call(ctx, http.MethodGet, c.endpoint(twinrail.PathHistory, query), routing, nil, &page)
 	return page, err
+}
+
+// channelList is how a query names channels.
+func channelList(channels []twinrail.Channel) string {
+	names := make([]string, len(channels))
+	for i, ch := range channels {
+		names[i] = string(ch)
+	}
+	return strings.Join(names, ",")
 }
 
 // call sends a request that ends, with a new credential once more where the

@@ -114,6 +114,44 @@ func TestHistory(t *testing.T) {
 	})
 }
 
+// A canvas with a thread as audience key is told from the thread by its channels.
+func TestHistoryOfSomeChannels(t *testing.T) {
+	bubble(t, func(t *testing.T, ctx context.Context) {
+		server := newFake(t, func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, `{"events":[],"next":"n","oldest":"o","head":"h"}`)
+		})
+		routing := canvas
+		routing.ThreadID = "th1"
+		_, err := server.client(t).History(ctx, routing, HistoryOptions{
+			Channels: []twinrail.Channel{twinrail.Commit, twinrail.Artifact}, Kinds: []string{twinrail.ArtifactPreview, twinrail.ArtifactAudit},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		requests, _ := server.seen()
+		if r := requests[0]; r.URL.String() != "/v1/history?channels=commit%2Cartifact&kinds=preview%2Caudit" ||
+			r.Header.Get("X-Canvas-Id") != "c1" || r.Header.Get("X-Thread-Id") != "th1" {
+			t.Errorf("asked for %s with %v", r.URL, r.Header)
+		}
+	})
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// An application may have replaced the transport that others start from.
+func TestNewWhereTheDefaultTransportIsReplaced(t *testing.T) {
+	old := http.DefaultTransport
+	defer func() { http.DefaultTransport = old }()
+	http.DefaultTransport = roundTripper(func(*http.Request) (*http.Response, error) { return nil, errors.New("for the test") })
+	c, err := New(Options{URL: "https://rt.example.com", Token: "t"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+}
+
 func TestNewRefusesBadOptions(t *testing.T) {
 	for _, o := range []Options{
 		{Token: "t"},

@@ -111,6 +111,7 @@ func (p peer) answerCode(frame twinrail.ClientFrame, code twinrail.Code) {
 func TestWSJoinsWhereTheResumeIsRefused(t *testing.T) {
 	for _, code := range []twinrail.Code{
 		twinrail.CodeResumeInvalid, twinrail.CodeResumeUsed, twinrail.CodeResumeExpired, twinrail.CodeBadFrame, twinrail.CodeBadRequest,
+		twinrail.CodeCredentialRevoked, // that of the token's making; the one in use is good
 	} {
 		t.Run(string(code), func(t *testing.T) {
 			bubble(t, func(t *testing.T, ctx context.Context) {

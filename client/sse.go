@@ -5,10 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"mime"
 	"net/http"
 	"net/url"
-	"strings"
 
 	"github.com/twinrail/twinrail"
 )
@@ -29,12 +29,14 @@ func (f *follower) followSSE(ctx context.Context) error {
 	if err != nil {
 		return orCause(ctx, err)
 	}
-	defer resp.Body.Close()
+	body := resp.Body
+	defer body.Close()
+	resp.Body = io.NopCloser(dog.reader(body)) // of a refusal too
 	if err := f.sseRefusal(resp); err != nil {
 		return err
 	}
 	f.ended = ""
-	return orCause(ctx, s.read(ctx, newSSEReader(dog.reader(resp.Body), f.c.maxMessage)))
+	return orCause(ctx, s.read(ctx, newSSEReader(resp.Body, f.c.maxMessage)))
 }
 
 // sseConn is one connection of the SSE rail.
@@ -47,11 +49,7 @@ type sseConn struct {
 func (f *follower) sseRequest(ctx context.Context, token string) (*http.Request, error) {
 	query := url.Values{}
 	if len(f.options.Channels) > 0 {
-		names := make([]string, len(f.options.Channels))
-		for i, ch := range f.options.Channels {
-			names[i] = string(ch)
-		}
-		query.Set("channels", strings.Join(names, ","))
+		query.Set("channels", channelList(f.options.Channels))
 	}
 	if f.cursor != "" {
 		query.Set("cursor", f.cursor)

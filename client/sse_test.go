@@ -250,6 +250,23 @@ func TestSSERefreshesTheCredentialOnce(t *testing.T) {
 			}
 		})
 	})
+	t.Run("but again after an outage", func(t *testing.T) {
+		bubble(t, func(t *testing.T, ctx context.Context) {
+			calls := 0
+			server := newFake(t,
+				problem(twinrail.CodeCredentialExpired),
+				problem(twinrail.CodeUnavailable),       // so long that the new token,
+				problem(twinrail.CodeCredentialExpired), // which has not opened anything, expires too
+				sse(hang, openBlock(cursor(0))),
+			)
+			if _, err := collect(server.client(t, tokens(&calls)).FollowCanvas(ctx, canvas, FollowOptions{}), 1); err != nil {
+				t.Fatal(err)
+			}
+			if calls != 3 {
+				t.Errorf("%d tokens were asked for, want 3", calls)
+			}
+		})
+	})
 	t.Run("not without a source", func(t *testing.T) {
 		bubble(t, func(t *testing.T, ctx context.Context) {
 			server := newFake(t, problem(twinrail.CodeCredentialInvalid))
@@ -381,6 +398,29 @@ func TestSSECutsASilentConnection(t *testing.T) {
 			if !errors.Is(cause, errSilent) {
 				t.Errorf("the cause is %v", cause)
 			}
+		}
+	})
+}
+
+// A refusal whose body never comes is a silent server too. Its status says enough.
+func TestSSECutsASilentRefusal(t *testing.T) {
+	bubble(t, func(t *testing.T, ctx context.Context) {
+		stall := func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/problem+json")
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_, _ = w.Write([]byte(`{"title":"the server`))
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		}
+		server := newFake(t, stall, sse(hang, openBlock(cursor(0))))
+		ctx, cancel := context.WithTimeout(ctx, time.Hour)
+		defer cancel()
+		if _, err := collect(server.client(t).FollowCanvas(ctx, canvas, FollowOptions{}), 1); err != nil {
+			t.Fatal(err)
+		}
+		_, at := server.seen()
+		if gap := at[1].Sub(at[0]); gap < 40*time.Second || gap > 41*time.Second {
+			t.Errorf("came back after %v, want 40 s and up to 1 s of back-off", gap)
 		}
 	})
 }

@@ -60,7 +60,9 @@ func (f *follower) followWS(ctx context.Context) error {
 		err = w.readFrame(ctx, reading)
 	}
 	if errors.Is(err, errBroken) {
-		_ = w.conn.Close(websocket.StatusNormalClosure, "") // a leave that is no cut
+		cancel() // says farewell; what still comes is passed over
+		for w.readFrame(ctx, reading) == nil {
+		}
 	}
 	return orCause(ctx, err)
 }
@@ -270,7 +272,8 @@ func (w *wsConn) takeError(ctx context.Context, frame *twinrail.ServerFrame) err
 	}
 	switch frame.Ref {
 	case resumeRef:
-		if w.resuming && refusesResume(frame.Code) {
+		// The credential that was revoked is the one that the token was made with.
+		if w.resuming && (refusesResume(frame.Code) || frame.Code == twinrail.CodeCredentialRevoked) {
 			return w.joinAnew(ctx)
 		}
 	case joinRef, presenceRef:

@@ -424,3 +424,20 @@ func TestWSABreakIsACleanLeave(t *testing.T) {
 		}
 	})
 }
+
+// A server that does not answer the farewell holds up nobody for long.
+func TestWSABreakDoesNotWaitForTheServer(t *testing.T) {
+	bubble(t, func(t *testing.T, ctx context.Context) {
+		server := newFake(t, ws(func(p peer) {
+			p.join(cursor(0))
+			time.Sleep(time.Minute) // and reads nothing
+		}))
+		start := time.Now()
+		if _, err := collect(server.client(t).FollowThread(ctx, thread, FollowOptions{}), 1); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(start); took > farewellTime {
+			t.Errorf("the loop's end took %v, want %v at most", took, farewellTime)
+		}
+	})
+}
