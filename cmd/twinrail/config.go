@@ -44,7 +44,7 @@ func flagNames(node *kong.Node) []string {
 	var names []string
 	for _, flag := range node.Flags {
 		if flag.Name != "help" && flag.Name != "config" {
-			names = append(names, flag.Name)
+			names = append(append(names, flag.Name), flag.Aliases...)
 		}
 	}
 	for _, child := range node.Children {
@@ -68,14 +68,77 @@ var _ kong.Resolver = (*configValues)(nil)
 func (c *configValues) Validate(*kong.Application) error { return nil }
 
 // Resolve implements [kong.Resolver]. To kong a resolver wins over the
-// environment; here the environment does.
-func (c *configValues) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
-	for _, name := range flag.Envs {
-		if _, set := os.LookupEnv(name); set {
-			return nil, nil
+// environment; here the environment does. An alias wins over the name, which
+// another command may have too.
+func (c *configValues) Resolve(ctx *kong.Context, path *kong.Path, flag *kong.Flag) (any, error) {
+	if giver(ctx, flag) != inFile || outranked(ctx, path.Flags, flag) {
+		return nil, nil
+	}
+	for _, key := range append(slices.Clone(flag.Aliases), flag.Name) {
+		v, ok := c.values[key]
+		if _, list := v.([]any); list && !flag.IsSlice() {
+			return nil, c.notOne(key)
+		}
+		if ok {
+			return v, nil
 		}
 	}
-	return c.values[flag.Name], nil
+	return nil, nil
+}
+
+func (c *configValues) notOne(key string) error {
+	hint := ""
+	if key == "env" {
+		hint = ": those that exist on a server are its envs"
+	}
+	return fmt.Errorf("%s, line %d: %q must be one value%s", c.path, c.lines[key], key, hint)
+}
+
+// rank says where the value of a flag comes from, those that win last.
+type rank int
+
+const (
+	inFile rank = iota // or nowhere
+	inEnvironment
+	onCommandLine
+)
+
+func giver(ctx *kong.Context, flag *kong.Flag) rank {
+	for _, path := range ctx.Path {
+		if path.Flag == flag && !path.Resolved {
+			return onCommandLine
+		}
+	}
+	for _, name := range flag.Envs {
+		if _, set := os.LookupEnv(name); set {
+			return inEnvironment
+		}
+	}
+	return inFile
+}
+
+// outranked reports whether one of the flags that excludes this one is given by
+// what wins over what gives this one.
+func outranked(ctx *kong.Context, flags []*kong.Flag, flag *kong.Flag) bool {
+	return slices.ContainsFunc(flags, func(other *kong.Flag) bool {
+		excludes := slices.ContainsFunc(other.Xor, func(group string) bool { return slices.Contains(flag.Xor, group) })
+		return excludes && giver(ctx, other) > giver(ctx, flag)
+	})
+}
+
+// BeforeResolve is called by kong before the file is read. It takes back what the
+// environment says where the command line says what excludes it; the file's values
+// are passed over when they are asked for.
+func (*commands) BeforeResolve(ctx *kong.Context) error {
+	for _, path := range ctx.Path {
+		for _, flag := range path.Flags {
+			if giver(ctx, flag) == inEnvironment && outranked(ctx, path.Flags, flag) {
+				flag.Set = false
+				flag.Target.SetZero()
+			}
+		}
+	}
+	return nil
 }
 
 func readConfig(path string) (*configValues, error) {

@@ -47,8 +47,12 @@ func explain(err error) *commandError {
 		}
 		return &commandError{err, statusOf(status), codeHints(response.Err.Code)}
 	case errors.As(err, &remote):
-		// The client found it before the server did.
-		return &commandError{err, exitUsage, codeHints(remote.Code)}
+		// The client found it before the server did, or in what the server sent.
+		status := exitUsage
+		if remote.Code == twinrail.CodeTooLarge {
+			status = exitFailed
+		}
+		return &commandError{err, status, codeHints(remote.Code)}
 	case errors.Is(err, disk.ErrLocked):
 		return &commandError{err, exitFailed, []string{"stop the other server, or give this one a --data of its own"}}
 	case errors.Is(err, syscall.EADDRINUSE):

@@ -28,7 +28,8 @@ const (
 
 // process is what a command has of the world.
 type process struct {
-	// ctx ends with the first SIGINT or SIGTERM. After stop, the next one kills.
+	// ctx ends with the first SIGINT or SIGTERM, after which the next one kills, as
+	// the first one does after stop.
 	ctx    context.Context
 	stop   context.CancelFunc
 	name   string // by which the process was called
@@ -58,6 +59,7 @@ func main() {
 func run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop)
 	p := &process{ctx: ctx, stop: stop, name: args[0], stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
 	return p.run(args[1:])
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -35,19 +36,24 @@ func (c *publishCmd) Run(p *process) error {
 	}
 	defer remote.Close()
 	expected := c.ExpectedSeq
-	decoder := json.NewDecoder(p.stdin)
+	inputs := readEvents(p.ctx, p.stdin)
 	for n := 1; ; n++ {
-		event, err := readEvent(decoder)
-		if errors.Is(err, io.EOF) {
+		var in input
+		select {
+		case in = <-inputs:
+		case <-p.ctx.Done():
+			return fmt.Errorf("event %d: %w", n, context.Cause(p.ctx))
+		}
+		if errors.Is(in.err, io.EOF) {
 			if n == 1 {
 				return usageError(errors.New("there is no event on standard input"), "twinrail publish --help shows one")
 			}
 			return nil
 		}
-		if err != nil {
-			return usageError(fmt.Errorf("event %d: %w", n, err), "twinrail publish --help shows an event")
+		if in.err != nil {
+			return usageError(fmt.Errorf("event %d: %w", n, in.err), "twinrail publish --help shows an event")
 		}
-		results, err := remote.Publish(p.ctx, routing, twinrail.PublishRequest{Events: []twinrail.NewEvent{event}, ExpectedSeq: expected})
+		results, err := remote.Publish(p.ctx, routing, twinrail.PublishRequest{Events: []twinrail.NewEvent{in.event}, ExpectedSeq: expected})
 		if err != nil {
 			return fmt.Errorf("event %d: %w", n, err)
 		}
@@ -62,6 +68,34 @@ func (c *publishCmd) Run(p *process) error {
 			expected = &results[0].Seq
 		}
 	}
+}
+
+// input is an event that was read, or why there is none.
+type input struct {
+	event twinrail.NewEvent
+	err   error
+}
+
+// readEvents reads events up to the first error, one ahead. It does so in the
+// background, since no signal ends a read of standard input: the one that waits
+// when ctx ends is left behind.
+func readEvents(ctx context.Context, from io.Reader) <-chan input {
+	inputs := make(chan input)
+	go func() {
+		decoder := json.NewDecoder(from)
+		for {
+			event, err := readEvent(decoder)
+			select {
+			case inputs <- input{event, err}:
+			case <-ctx.Done():
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return inputs
 }
 
 // inputEvent is an event as a publisher writes it, or as a follower received it.

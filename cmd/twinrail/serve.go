@@ -29,8 +29,9 @@ type serveCmd struct {
 	DedupeWindow   time.Duration `help:"How long an event's id is known; 0 for as long as the event is kept." default:"0s"`
 
 	// The other commands have an --env too, the one that they act in: a value
-	// that is exported for them must not leave the server with that one alone.
-	Env           []string `help:"The environments that exist; may be repeated." env:"TWINRAIL_ENVS" default:"dev,staging,prod"`
+	// that is exported for them, or in a file for all of them, must not leave the
+	// server with that one alone.
+	Env           []string `help:"The environments that exist; may be repeated. Its key in a file is envs." aliases:"envs" env:"TWINRAIL_ENVS" default:"dev,staging,prod"`
 	AllowedOrigin []string `help:"An origin, such as https://app.example.com, whose pages may use this server; may be repeated." placeholder:"ORIGIN"`
 	// Named so that nobody takes it for the way to switch cookies on.
 	InsecureCookies bool   `help:"For development over plain HTTP: let the session cookie go over connections without TLS."`
