@@ -7,6 +7,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/twinrail/twinrail"
+	"github.com/twinrail/twinrail/client"
 )
 
 // flagsCmd reads and changes what a tenant, or the platform, has switched on.
@@ -30,7 +31,7 @@ type listFlagsCmd struct {
 
 // Run implements the command.
 func (c *listFlagsCmd) Run(p *process) error {
-	remote, routing, err := c.dial(nil)
+	remote, routing, err := c.dial(client.Options{})
 	if err != nil {
 		return err
 	}
@@ -58,7 +59,7 @@ func (c *setFlagCmd) Run(p *process) error {
 	if !json.Valid([]byte(c.Value)) {
 		return usageError(fmt.Errorf("%q is no value of a flag", c.Value), "give true or false, or a number")
 	}
-	remote, routing, err := c.dial(nil)
+	remote, routing, err := c.dial(client.Options{})
 	if err != nil {
 		return err
 	}
@@ -75,7 +76,7 @@ type unsetFlagCmd struct {
 
 // Run implements the command.
 func (c *unsetFlagCmd) Run(p *process) error {
-	remote, routing, err := c.dial(nil)
+	remote, routing, err := c.dial(client.Options{})
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 
 	"github.com/twinrail/twinrail"
+	"github.com/twinrail/twinrail/client"
 )
 
 // publishCmd publishes what it reads.
@@ -30,7 +31,7 @@ and prints each result as a line of JSON. Each event is published by itself, in 
 
 // Run implements the command.
 func (c *publishCmd) Run(p *process) error {
-	remote, routing, err := c.dial(nil)
+	remote, routing, err := c.dial(client.Options{})
 	if err != nil {
 		return err
 	}

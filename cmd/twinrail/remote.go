@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/twinrail/twinrail"
 	"github.com/twinrail/twinrail/client"
@@ -20,9 +19,9 @@ type remote struct {
 	Env    string `help:"The environment to act in. Default the token's." placeholder:"ENV"`
 }
 
-// dial returns a client of the server, and the tenant and env of the context
-// that every request states.
-func (r *remote) dial(onRetry func(error, time.Duration)) (*client.Client, twinrail.Routing, error) {
+// dial returns a client of the server, with these options and the server's URL and
+// token, and the tenant and env of the context that every request states.
+func (r *remote) dial(o client.Options) (*client.Client, twinrail.Routing, error) {
 	routing := twinrail.Routing{TenantID: r.Tenant, Env: r.Env}
 	if r.Tenant == "" || r.Env == "" {
 		claims, err := readClaims(r.Token)
@@ -36,7 +35,8 @@ func (r *remote) dial(onRetry func(error, time.Duration)) (*client.Client, twinr
 			routing.Env = claims.Env
 		}
 	}
-	c, err := client.New(client.Options{URL: r.URL, Token: r.Token, OnRetry: onRetry})
+	o.URL, o.Token = r.URL, r.Token
+	c, err := client.New(o)
 	if err != nil {
 		return nil, routing, usageError(fmt.Errorf("--url: %w", err))
 	}

@@ -32,6 +32,8 @@ type tailCmd struct {
 	State      string   `help:"Be present there too, with this state: any JSON. Of a canvas only with --presence." placeholder:"JSON"`
 	From       string   `help:"Where to start: head, earliest, or after a cursor." default:"head"`
 	JSON       bool     `name:"json" help:"Print each event's JSON as it was received, one a line."`
+
+	Silence time.Duration `help:"How long the SSE rail may be silent before tail connects anew: more than two of the server's heartbeats. The WS rail tells its heartbeat." default:"40s"`
 }
 
 // Help implements kong's HelpProvider.
@@ -45,13 +47,13 @@ Presence is printed as who is here, after each connection, and then who came, ch
 
 // Run implements the command.
 func (c *tailCmd) Run(p *process) error {
-	if err := c.checkState(); err != nil {
+	if err := c.check(); err != nil {
 		return err
 	}
-	remote, routing, err := c.dial(func(cause error, wait time.Duration) {
+	remote, routing, err := c.dial(client.Options{Silence: c.Silence, OnRetry: func(cause error, wait time.Duration) {
 		reason := strings.TrimPrefix(cause.Error(), "client: ")
 		fmt.Fprintf(p.stderr, "twinrail: %s; coming back in %v\n", reason, wait.Round(time.Millisecond))
-	})
+	}})
 	if err != nil {
 		return err
 	}
@@ -71,8 +73,10 @@ func (c *tailCmd) Run(p *process) error {
 	return nil
 }
 
-func (c *tailCmd) checkState() error {
+func (c *tailCmd) check() error {
 	switch {
+	case c.Silence <= 0:
+		return usageError(errors.New("--silence: must be more than 0s"))
 	case c.State == "":
 		return nil
 	case !json.Valid([]byte(c.State)):
