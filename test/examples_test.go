@@ -349,6 +349,13 @@ func newAgent(t *testing.T, env ...string) *agentProcess {
 
 func (a *agentProcess) start(t *testing.T) {
 	t.Helper()
+	a.launch(t)
+	eventually(t, "the agent is in the thread", 20*time.Second, func() bool { return a.out.contains(`"what":"thread open"`) })
+}
+
+// launch starts the process, and does not wait until it has got anywhere.
+func (a *agentProcess) launch(t *testing.T) {
+	t.Helper()
 	a.cmd = exec.Command(require(t, findNode), "agent.js")
 	a.cmd.Dir, a.cmd.Env = a.dir, a.env
 	a.before = []byte(a.log())
@@ -358,7 +365,6 @@ func (a *agentProcess) start(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.starts++
-	eventually(t, "the agent is in the thread", 20*time.Second, func() bool { return a.out.contains(`"what":"thread open"`) })
 }
 
 // log returns what all of them printed.

@@ -37,7 +37,7 @@ async function openSession() {
 }
 
 // call sends one request. An error is the server's problem document: its code says
-// what is wrong, and its retry what to do about it.
+// what is wrong, its retry what to do about it, and wait not before when.
 async function call(method, path, query, { token, body } = {}) {
   const headers = {}
   if (token) headers.Authorization = `Bearer ${token}`
@@ -47,7 +47,10 @@ async function call(method, path, query, { token, body } = {}) {
   })
   if (response.status === 204) return null
   const answer = await response.json()
-  if (!response.ok) throw Object.assign(new Error(answer.detail ?? answer.title), answer)
+  if (!response.ok) {
+    const wait = 1000 * (Number(response.headers.get('Retry-After')) || 0)
+    throw Object.assign(new Error(answer.detail ?? answer.title), answer, { wait })
+  }
   return answer
 }
 
@@ -64,7 +67,7 @@ async function attempt(request) {
         refreshed = true
         await openSession().catch((e) => note(`not signed in: ${e.message}`))
       } else {
-        await pause(failures)
+        await pause(failures, e.wait)
       }
     }
   }
@@ -210,11 +213,13 @@ async function connect(failures = 0) {
 
 // watch gives up on a connection that is silent for two heartbeats and a half. A
 // browser may take minutes over that, and closing it would wait for the other side.
+// The code tells a server that hears it after all that we come back: without one the
+// session would be over.
 function watch(connection) {
   clearTimeout(silence)
   silence = setTimeout(() => {
     connection.mine.onmessage = connection.mine.onclose = null
-    connection.mine.close()
+    connection.mine.close(4200)
     lost(connection, 1006)
   }, 2.5 * connection.heartbeat)
 }
@@ -269,6 +274,7 @@ function take(connection, frame) {
       break
     case 'authed':
       note(`thread: renewed until ${frame.expires_at}`)
+      if (connection.open) session.resumeToken = frame.resume_token // the old one goes with the old credential
       break
     case 'drain':
       connection.wait = frame.reconnect_after_ms
@@ -277,12 +283,14 @@ function take(connection, frame) {
       note(`thread: ${frame.code}`)
       if (frame.action) { // the close follows, and its code says what to do
         connection.wait = Math.max(connection.wait, frame.retry_after_ms ?? 0)
-      } else if (frame.ref === 'resume' && frame.code.startsWith('resume_')) {
-        session.resumeToken = undefined // the session is over; the cursor is not
+      } else if (frame.ref === 'resume' && (frame.code.startsWith('resume_') || frame.code === 'credential_revoked')) {
+        // The session is over, or began with a credential that was revoked; the cursor is good.
+        session.resumeToken = undefined
         join()
       } else if (frame.ref === 'join' || frame.ref === 'resume') {
+        connection.wait = frame.retry_after_ms ?? 0
         if (frame.retry === 'never') leave()
-        else connection.mine.close(4100) // and come back
+        else connection.mine.close(4200) // and come back
       }
       break
     // Later versions have more; what a client does not know it passes over.
@@ -294,6 +302,7 @@ function opened(connection, { op, resume_token }, { cursor, resumed, reason, mem
   session.resumeToken = resume_token
   // With a void cursor the reset follows; until then the old one stays.
   if (!reason) session.cursor = cursor
+  connection.open = true
   connection.failures = 0
   members = new Map(all.map((m) => [who(m), m]))
   showMembers()

@@ -4,7 +4,8 @@
 // cuts, restarts of either side and new tokens, and reviews each commit once.
 //
 // The page in ../browser explains more of the protocol; this is what differs in a
-// service. Configuration: TWINRAIL_URL, TWINRAIL_TOKEN_FILE, and STATE_FILE.
+// service. Configuration: TWINRAIL_URL, TWINRAIL_TOKEN_FILE, STATE_FILE, and, where
+// the server's --heartbeat is not 15 s, HEARTBEAT_MS.
 import { readFile, rename, writeFile } from 'node:fs/promises'
 import { EventSource } from 'eventsource'
 import WebSocket from 'ws'
@@ -12,6 +13,7 @@ import WebSocket from 'ws'
 const server = process.env.TWINRAIL_URL ?? 'http://127.0.0.1:8080'
 const tokenFile = process.env.TWINRAIL_TOKEN_FILE ?? 'token'
 const stateFile = process.env.STATE_FILE ?? 'cursor'
+const heartbeat = Number(process.env.HEARTBEAT_MS ?? 15_000) // of the SSE rail, which does not tell it
 
 const tenant = { tenant_id: 't_acme', env: 'dev' }
 const app = { ...tenant, workspace_id: 'w1', project_id: 'p1', app_id: 'studio' }
@@ -28,6 +30,9 @@ const bearer = async () => ({ Authorization: `Bearer ${await token()}` })
 const jitter = (failures) => Math.random() * Math.min(30_000, 1000 * 2 ** failures)
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms))
 
+// retryAfter is how long an answer asks to be left alone, in milliseconds.
+const retryAfter = (header) => 1000 * (Number(header) || 0)
+
 // hopeless reports whether a status would be the same next time. A token that is
 // refused is about to be replaced, or should be.
 function hopeless(status, failures) {
@@ -40,6 +45,7 @@ function hopeless(status, failures) {
 let source
 let cursor = await readFile(stateFile, 'utf8').catch(() => 'earliest')
 let work = Promise.resolve() // the reviews, one after the other
+let wait = 0 // what the last answer asked for
 
 // keep stores how far the reviews have come. A crash between a review and this
 // repeats the review, whose events have the same ids and are not stored twice.
@@ -87,7 +93,7 @@ function followCanvas(failures = 0) {
     log('canvas error', { code, message })
     if (source.readyState !== EventSource.CLOSED) return // it comes back
     if (hopeless(code, failures)) return fatal(new Error(message))
-    await sleep(jitter(failures))
+    await sleep(wait + jitter(failures))
     await work
     followCanvas(failures + 1)
   })
@@ -97,10 +103,11 @@ function followCanvas(failures = 0) {
 // heartbeats of the server, which are comments, and a half: that is a dead network.
 async function watchedFetch(url, init) {
   const dead = new AbortController()
-  const timer = setTimeout(() => dead.abort(new Error('nothing was heard for too long')), 37_500).unref()
+  const timer = setTimeout(() => dead.abort(new Error('nothing was heard for too long')), 2.5 * heartbeat).unref()
   const signal = AbortSignal.any([init.signal, dead.signal])
   try {
     const response = await fetch(url, { ...init, signal, headers: { ...init.headers, ...(await bearer()) } })
+    wait = retryAfter(response.headers.get('Retry-After'))
     if (response.status !== 200) clearTimeout(timer)
     const heard = new TransformStream({ transform(chunk, to) { timer.refresh(); to.enqueue(chunk) }, flush() { clearTimeout(timer) } })
     return response.status === 200 ? new Response(response.body.pipeThrough(heard), response) : response
@@ -174,6 +181,7 @@ async function connect(failures = 0) {
   // What is refused says why with its status, which a browser would not tell.
   mine.on('unexpected-response', (_, response) => {
     connection.status = response.statusCode
+    connection.wait = retryAfter(response.headers['retry-after'])
     mine.terminate()
   })
   mine.on('error', (e) => log('thread error', { message: e.message }))
@@ -232,6 +240,7 @@ function take(connection, frame) {
       break
     case 'authed':
       log('thread renewed', { expires_at: frame.expires_at })
+      if (joined) session.resumeToken = frame.resume_token // the old one goes with the old credential
       break
     case 'drain':
       connection.wait = frame.reconnect_after_ms
@@ -258,8 +267,8 @@ function refused(connection, { ref, code, detail, retry, action, retry_after_ms 
   const publishing = unanswered.get(ref)
   if (action) { // the close follows, and its code says what to do
     connection.wait = Math.max(connection.wait, retry_after_ms)
-  } else if (ref === 'resume' && code.startsWith('resume_')) {
-    session.resumeToken = undefined // the session is over; the cursor is not
+  } else if (ref === 'resume' && (code.startsWith('resume_') || code === 'credential_revoked')) {
+    session.resumeToken = undefined // the session is over, or began with a credential that was revoked; the cursor is good
     join()
   } else if (publishing && retry === 'backoff') {
     setTimeout(() => joined && unanswered.has(ref) && send(publishing.frame), retry_after_ms + jitter(0))
@@ -267,8 +276,9 @@ function refused(connection, { ref, code, detail, retry, action, retry_after_ms 
     unanswered.delete(ref)
     publishing.reject(new Error(code))
   } else if (ref === 'join' || ref === 'resume') {
+    connection.wait = retry_after_ms
     if (retry === 'never') fatal(new Error(code))
-    else socket.close(4100) // and come back
+    else socket.close(4200) // and come back
   }
 }
 
