@@ -10,9 +10,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/golang-jwt/jwt/v5"
-	"github.com/google/uuid"
-
 	"github.com/twinrail/twinrail"
 )
 
@@ -105,46 +102,11 @@ func syncDir(dir string) error {
 	return d.Sync()
 }
 
-// Mint returns a token for id that is valid for ttl, rounded up to the second,
-// signed with HS256 and key. It runs from id.IssuedAt, or from now where that is
-// zero; id.ExpiresAt is not used. An id.TokenID that is "" becomes a UUIDv7. What a [Verifier] would
-// refuse, an unknown env apart, is an error that names the claim.
+// Mint is [Signer.Mint] with HS256 and the secret key.
 func Mint(key []byte, id twinrail.Identity, ttl time.Duration) (string, error) {
-	if _, err := pin(Key{Material: key}); err != nil {
-		return "", err
-	}
-	if ttl <= 0 {
-		return "", errors.New("a token must be valid for some time")
-	}
-	if id.TokenID == "" {
-		tokenID, err := uuid.NewV7()
-		if err != nil {
-			return "", err
-		}
-		id.TokenID = tokenID.String()
-	}
-	if id.IssuedAt.IsZero() {
-		id.IssuedAt = time.Now()
-	}
-	if name := badMember(id, nil); name != "" {
-		return "", fmt.Errorf("not a valid %s", name)
-	}
-	raw, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
-		"sub":        id.ActorID,
-		"actor_type": id.ActorType,
-		"tenant_id":  id.TenantID,
-		"env":        id.Env,
-		"role":       id.Role,
-		"jti":        id.TokenID,
-		"iat":        id.IssuedAt.Unix(),
-		"exp":        id.IssuedAt.Add(ttl + time.Second - time.Nanosecond).Unix(),
-		"grants":     id.Grants,
-	}).SignedString(key)
+	s, err := NewSigner(SignerOptions{Key: Key{Material: key}})
 	if err != nil {
 		return "", err
 	}
-	if len(raw) > MaxToken || len(id.Grants) > maxGrants {
-		return "", fmt.Errorf("too many grants: the token has %d bytes, more than %d", len(raw), MaxToken)
-	}
-	return raw, nil
+	return s.Mint(id, ttl)
 }
