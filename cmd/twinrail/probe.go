@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,9 +28,14 @@ type isolationCmd struct {
 	URL    string `name:"url" help:"The server's URL." default:"http://127.0.0.1:8080"`
 	TokenA string `name:"token-a" help:"The token of one tenant. Better given in the environment: others can see a command line." placeholder:"JWT"`
 	TokenB string `name:"token-b" help:"The token of another tenant." placeholder:"JWT"`
-	KeyA   string `name:"key-a" help:"File with the HMAC secret that one tenant's tokens are signed with, as for serve --auth-hmac-secret-file." placeholder:"FILE"`
+	KeyA   string `name:"key-a" help:"File with what one tenant's tokens are signed with: a private key in PEM or as a JWK, or an HMAC secret, as for serve --auth-hmac-secret-file." placeholder:"FILE"`
 	KeyB   string `name:"key-b" help:"File with the other one's. Default that of --key-a." placeholder:"FILE"`
 	Data   string `help:"The data directory of a development server, whose key signs. It counts where neither tokens nor keys are given." default:"${defaultData}"`
+
+	Alg      string   `help:"How to sign with keys that do not say it themselves, as a JWK may. Default the first that the key is good for: HS256, RS256, ES256, ES384, ES512 or EdDSA." placeholder:"ALG"`
+	Kid      string   `help:"The kid of the tokens, with keys that do not say it themselves." placeholder:"KID"`
+	Issuer   string   `help:"The iss of the tokens, as for serve --auth-issuer." placeholder:"ISS"`
+	Audience []string `help:"The aud of the tokens, as for serve --auth-audience; may be repeated." placeholder:"AUD"`
 
 	TenantA  string `name:"tenant-a" help:"The one tenant, where tokens are signed here." default:"t_probe_a"`
 	TenantB  string `name:"tenant-b" help:"The other one." default:"t_probe_b"`
@@ -49,7 +55,7 @@ func (isolationCmd) Help() string {
 	return `For each of the eleven routing keys and each way in, parties that differ in that key alone use the server, at addresses that nobody else has. What is for one must come to that one, and nowhere else. It needs tokens of two tenants, of one of these:
 
   a development server's data directory: twinrail probe isolation --data DIR
-  the secret that tokens are signed with: --key-a FILE [--key-b FILE]
+  what tokens are signed with, a private key or a secret: --key-a FILE [--key-b FILE], with --issuer and --audience where the server expects them
   two tokens, in TWINRAIL_TOKEN_A and TWINRAIL_TOKEN_B; they allow less to be tried
 
 A cell is pass, LEAK, BROKEN (not even the right one got it, so nothing is proved), or skip (something that it takes is not there). Exit status: 0 where no cell leaks or is broken, 1 where one does or is.`
@@ -118,6 +124,8 @@ func (c *isolationCmd) tokens() (probe.Tokens, error) {
 	switch {
 	case haveTokens && haveKeys:
 		return nil, errors.New("--token-a and --key-a: give tokens or keys, not both")
+	case haveTokens && (c.Alg != "" || c.Kid != "" || c.Issuer != "" || len(c.Audience) > 0):
+		return nil, errors.New("--alg, --kid, --issuer and --audience: they go with keys; a token has its own")
 	case haveTokens && (c.TokenA == "" || c.TokenB == ""):
 		return nil, errors.New("--token-a and --token-b: one needs the other")
 	case haveTokens:
@@ -125,32 +133,58 @@ func (c *isolationCmd) tokens() (probe.Tokens, error) {
 	case haveKeys && c.KeyA == "":
 		return nil, errors.New("--key-b: it needs --key-a")
 	}
-	a, b, err := c.secrets()
+	a, b, err := c.signers()
 	if err != nil {
 		return nil, err
 	}
-	return probe.NewMinted(probe.Signer{TenantID: c.TenantA, Secret: a}, probe.Signer{TenantID: c.TenantB, Secret: b}, c.Env, c.OtherEnv)
+	return probe.NewMinted(probe.Signer{TenantID: c.TenantA, Key: a}, probe.Signer{TenantID: c.TenantB, Key: b}, c.Env, c.OtherEnv)
 }
 
-// secrets reads what signs the tokens of the two tenants.
-func (c *isolationCmd) secrets() (a, b []byte, err error) {
+// signers returns what signs the tokens of the two tenants.
+func (c *isolationCmd) signers() (a, b *auth.Signer, err error) {
 	if c.KeyA == "" {
-		if _, err := os.Stat(filepath.Join(c.Data, auth.KeyFile)); errors.Is(err, fs.ErrNotExist) {
-			return nil, nil, fmt.Errorf("--data: there is no %s in %s: give a development server's data directory, keys, or tokens", auth.KeyFile, c.Data)
-		}
-		key, err := auth.LoadOrCreateKey(c.Data, auth.KeyFile)
-		return key, key, err
+		a, err = c.developmentSigner()
+		return a, a, err
 	}
-	if a, err = readSecret(c.KeyA); err != nil {
-		return nil, nil, fmt.Errorf("--key-a: %w", err)
+	if a, err = c.signer("--key-a", c.KeyA); err != nil || c.KeyB == "" {
+		return a, a, err
 	}
-	b = a
-	if c.KeyB != "" {
-		if b, err = readSecret(c.KeyB); err != nil {
-			return nil, nil, fmt.Errorf("--key-b: %w", err)
-		}
+	b, err = c.signer("--key-b", c.KeyB)
+	return a, b, err
+}
+
+// developmentSigner signs with the key of a development server.
+func (c *isolationCmd) developmentSigner() (*auth.Signer, error) {
+	if _, err := os.Stat(filepath.Join(c.Data, auth.KeyFile)); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("--data: there is no %s in %s: give a development server's data directory, keys, or tokens", auth.KeyFile, c.Data)
 	}
-	return a, b, nil
+	key, err := auth.LoadOrCreateKey(c.Data, auth.KeyFile)
+	if err != nil {
+		return nil, err
+	}
+	return c.sign("--data", auth.Key{Material: key})
+}
+
+// signer signs with the key in the file that the flag names.
+func (c *isolationCmd) signer(flag, path string) (*auth.Signer, error) {
+	text, err := readSecret(path)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", flag, err)
+	}
+	key, err := auth.ParseSigningKey(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %s: %w", flag, path, err)
+	}
+	return c.sign(flag, key)
+}
+
+func (c *isolationCmd) sign(flag string, key auth.Key) (*auth.Signer, error) {
+	key.Algorithm, key.ID = cmp.Or(key.Algorithm, c.Alg), cmp.Or(key.ID, c.Kid)
+	s, err := auth.NewSigner(auth.SignerOptions{Key: key, Issuer: c.Issuer, Audiences: c.Audience})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", flag, err)
+	}
+	return s, nil
 }
 
 // probeActor is who acts for the probe where any actor can be had.
@@ -200,7 +234,7 @@ func reachError(err error) error {
 	e := explain(err)
 	switch twinrail.CodeOf(err) {
 	case twinrail.CodeCredentialInvalid:
-		e.hints = []string{"the server must know the key, and the environments of --env and --other-env (empty for none)"}
+		e.hints = []string{"the server must know the key, and the environments of --env and --other-env (empty for none); --issuer and --audience must be what it expects"}
 	case twinrail.CodeCredentialExpired, twinrail.CodeCredentialRevoked:
 		e.hints = []string{"get new tokens, and set TWINRAIL_TOKEN_A and TWINRAIL_TOKEN_B to them"}
 	case twinrail.CodeNotFound:

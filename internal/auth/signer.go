@@ -108,11 +108,10 @@ func (s *Signer) Mint(id twinrail.Identity, ttl time.Duration) (string, error) {
 	return raw, nil
 }
 
-// ParseSigningKey reads the file that tokens are signed with. It is a private key
-// in PEM (PKCS #8, PKCS #1 or SEC 1, not encrypted) or as a JSON Web Key, which may
-// be a symmetric one and has its kid and alg with it; and else it is the text of an
-// HMAC secret, but for the end of its line. Its errors say nothing of what is in
-// the file but its form.
+// ParseSigningKey reads what tokens are signed with. It is a private key in PEM
+// (PKCS #8, PKCS #1 or SEC 1, not encrypted) or a JSON Web Key, which may be a
+// symmetric one and has its kid and alg with it; whatever else it is, it is an HMAC
+// secret, byte for byte. Its errors say nothing of the text but its form.
 func ParseSigningKey(text []byte) (Key, error) {
 	var object map[string]json.RawMessage
 	switch {
@@ -122,7 +121,7 @@ func ParseSigningKey(text []byte) (Key, error) {
 	case json.Unmarshal(text, &object) == nil:
 		return parseSigningJWK(text)
 	}
-	return Key{Material: bytes.TrimRight(text, "\r\n")}, nil
+	return Key{Material: text}, nil
 }
 
 // parsePrivatePEM returns the one private key of a PEM file. What else is in it,

@@ -3,6 +3,9 @@ package probe_test
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -44,17 +47,39 @@ func target(t *testing.T, front ...func(http.Handler) http.Handler) probe.Target
 
 func minted(t *testing.T) probe.Tokens {
 	t.Helper()
-	tokens, err := probe.NewMinted(probe.Signer{TenantID: "t_a", Secret: secret}, probe.Signer{TenantID: "t_b", Secret: secret}, "dev", "staging")
+	return signed(t, secretSigner(t))
+}
+
+// signed returns tokens of two tenants that are signed so.
+func signed(t *testing.T, key *auth.Signer) probe.Tokens {
+	t.Helper()
+	tokens, err := probe.NewMinted(probe.Signer{TenantID: "t_a", Key: key}, probe.Signer{TenantID: "t_b", Key: key}, "dev", "staging")
 	if err != nil {
 		t.Fatal(err)
 	}
 	return tokens
 }
 
+func secretSigner(t *testing.T) *auth.Signer {
+	t.Helper()
+	key, err := auth.NewSigner(auth.SignerOptions{Key: auth.Key{Material: secret}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
 // handler is that of a server.
 func handler(t *testing.T) http.Handler {
 	t.Helper()
-	verifier, err := auth.NewVerifier(auth.VerifierOptions{Keys: []auth.Key{{Material: secret}}})
+	return handlerFor(t, auth.VerifierOptions{Keys: []auth.Key{{Material: secret}}}, secretSigner(t))
+}
+
+// handlerFor is that of a server that takes such tokens, in which all may pass
+// gestures on. The key signs for Tenant-0.
+func handlerFor(t *testing.T, o auth.VerifierOptions, key *auth.Signer) http.Handler {
+	t.Helper()
+	verifier, err := auth.NewVerifier(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,15 +97,15 @@ func handler(t *testing.T) http.Handler {
 	}
 	t.Cleanup(s.Close)
 	for _, env := range []string{"dev", "staging"} {
-		allowGestures(t, s.Handler(), env)
+		allowGestures(t, s.Handler(), key, env)
 	}
 	return s.Handler()
 }
 
 // allowGestures has Tenant-0 switch gestures on for all tenants.
-func allowGestures(t *testing.T, h http.Handler, env string) {
+func allowGestures(t *testing.T, h http.Handler, key *auth.Signer, env string) {
 	t.Helper()
-	token, err := auth.Mint(secret, twinrail.Identity{TenantID: "t_0", Env: env, ActorID: "u_owner", ActorType: twinrail.Human, Role: twinrail.Owner}, time.Hour)
+	token, err := key.Mint(twinrail.Identity{TenantID: "t_0", Env: env, ActorID: "u_owner", ActorType: twinrail.Human, Role: twinrail.Owner}, time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,6 +166,36 @@ func TestFixedTokens(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestPrivateKey plays the whole matrix against a server that knows the public key
+// alone, and takes no token without the iss and aud that it expects.
+func TestPrivateKey(t *testing.T) {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := auth.SignerOptions{Key: auth.Key{Material: private}, Issuer: "https://id.example.com", Audiences: []string{"rt"}}
+	key, err := auth.NewSigner(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := httptest.NewServer(handlerFor(t, auth.VerifierOptions{
+		Keys: []auth.Key{{Material: private.Public()}}, Issuer: options.Issuer, Audiences: options.Audiences,
+	}, key))
+	t.Cleanup(web.Close)
+	report, err := probe.Run(t.Context(), probe.Target{URL: web.URL, Tokens: signed(t, key)}, probe.Options{ChangeFlags: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(probe.Ways()) * len(twinrail.Keys()); len(report.Cells) != n {
+		t.Errorf("%d cells, want %d", len(report.Cells), n)
+	}
+	for _, c := range report.Cells {
+		if c.Outcome != probe.Pass || len(c.Notes) > 0 {
+			t.Errorf("%s, %s: %s: %s %q", c.Way, c.Key, c.Outcome, c.Detail, c.Notes)
+		}
 	}
 }
 
@@ -235,15 +290,16 @@ func TestRunRefuses(t *testing.T) {
 
 // TestTokens: what cannot be a token, or signs none.
 func TestTokens(t *testing.T) {
-	a := probe.Signer{TenantID: "t_a", Secret: secret}
+	key := secretSigner(t)
+	a := probe.Signer{TenantID: "t_a", Key: key}
 	for i, f := range []func() (probe.Tokens, error){
 		func() (probe.Tokens, error) { return probe.NewMinted(a, a, "dev", "") },
 		func() (probe.Tokens, error) {
-			return probe.NewMinted(a, probe.Signer{TenantID: "b", Secret: secret}, "dev", "")
+			return probe.NewMinted(a, probe.Signer{TenantID: "b", Key: key}, "dev", "")
 		},
 		func() (probe.Tokens, error) { return probe.NewMinted(a, probe.Signer{TenantID: "t_b"}, "dev", "") },
 		func() (probe.Tokens, error) {
-			return probe.NewMinted(a, probe.Signer{TenantID: "t_b", Secret: secret}, "dev", "dev")
+			return probe.NewMinted(a, probe.Signer{TenantID: "t_b", Key: key}, "dev", "dev")
 		},
 		func() (probe.Tokens, error) { return probe.NewFixed("x", "y") },
 		func() (probe.Tokens, error) { return probe.NewFixed("x.e30.z", "x.e30.z") },

@@ -52,8 +52,8 @@ func revocation(ctx context.Context, w *world) error {
 
 // elsewhere returns tokens of two other tenants, signed like those of the first.
 func (m *minted) elsewhere(a, b string) *minted {
-	secret := m.signers[SideA].Secret
-	return &minted{[2]Signer{{a, secret}, {b, secret}}, m.env, m.otherEnv}
+	key := m.signers[SideA].Key
+	return &minted{[2]Signer{{a, key}, {b, key}}, m.env, m.otherEnv}
 }
 
 // by is what credentials are revoked by.

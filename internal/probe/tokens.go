@@ -68,10 +68,10 @@ func isUnavailable(err error) bool {
 
 const defaultTTL = 5 * time.Minute
 
-// Signer is a tenant, and the HS256 secret that tokens of its are signed with.
+// Signer is a tenant, and what signs its tokens.
 type Signer struct {
 	TenantID string
-	Secret   []byte
+	Key      *auth.Signer
 }
 
 // minted signs what is wanted.
@@ -80,16 +80,16 @@ type minted struct {
 	env, otherEnv string
 }
 
-// NewMinted returns Tokens that are signed with the secrets of two tenants, which
-// may be the same one. The cells of the key env need otherEnv, the others are
+// NewMinted returns Tokens that are signed with the keys of two tenants, which may
+// be the same one. The cells of the key env need otherEnv, the others are
 // played in env.
 func NewMinted(a, b Signer, env, otherEnv string) (Tokens, error) {
 	for _, s := range []Signer{a, b} {
 		if !twinrail.ValidKeyValue(twinrail.KeyTenant, s.TenantID) {
 			return nil, fmt.Errorf("not a tenant: %q", s.TenantID)
 		}
-		if len(s.Secret) < auth.MinSecret {
-			return nil, fmt.Errorf("the key of %s is shorter than %d bytes", s.TenantID, auth.MinSecret)
+		if s.Key == nil {
+			return nil, fmt.Errorf("there is no key of %s", s.TenantID)
 		}
 	}
 	if a.TenantID == b.TenantID {
@@ -124,7 +124,7 @@ func (m *minted) Token(want Want) (string, error) {
 	}
 	for _, s := range m.signers {
 		if s.TenantID == want.TenantID {
-			return auth.Mint(s.Secret, id, ttl)
+			return s.Key.Mint(id, ttl)
 		}
 	}
 	return "", unavailable("there is no key of %s", want.TenantID)
