@@ -36,6 +36,9 @@ var faults = []fault{
 	{"the stated actor is not looked at", "sse-live", twinrail.KeyActor, passOver(twinrail.KeyActor), probe.Leak, "answered 200 in place of actor_mismatch"},
 	{"something of a request in a header of another answer", "history", twinrail.KeyEnv, gossip, probe.Leak, "saw what is for"},
 	{"what is there is refused in another way", "sse-live", twinrail.KeyWorkspace, tellKnown, probe.Leak, "is not answered as where there is nothing"},
+	{"what a batch hides is refused as something else", "publish-http", twinrail.KeyPanel, refuseBatches(twinrail.Commit, twinrail.CodeBadRequest), probe.Leak, "behind an event of its own, and is answered 400 bad_request in place of not_found"},
+	{"a batch is too much for the server", "publish-http", twinrail.KeyPanel, refuseBatches(twinrail.Commit, twinrail.CodeUnavailable), probe.Broken, "behind an event of its own: 503 unavailable"},
+	{"a batch is over a limit", "publish-http", twinrail.KeyActor, refuseBatches(twinrail.Artifact, twinrail.CodeRateLimited), probe.Broken, "deadline exceeded"},
 	{"nothing is stored", "sse-live", twinrail.KeyApp, swallow, probe.Broken, "did not receive its own"},
 	{"nothing is stored, WebSocket", "ws-live", twinrail.KeyApp, swallow, probe.Broken, "did not receive its own"},
 	{"nothing is answered", "history", twinrail.KeyApp, hang, probe.Broken, "deadline exceeded"},
@@ -126,6 +129,26 @@ func passOver(key twinrail.Key) func(http.Handler) http.Handler {
 				r.Body = io.NopCloser(bytes.NewReader(b))
 			}
 			next.ServeHTTP(w, r)
+		})
+	}
+}
+
+// refuseBatches refuses every publish of several events on the channel in that way.
+func refuseBatches(channel twinrail.Channel, code twinrail.Code) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			var request twinrail.PublishRequest
+			if r.URL.Path == twinrail.PathPublish {
+				b, _ := io.ReadAll(r.Body)
+				_ = json.Unmarshal(b, &request)
+				r.Body = io.NopCloser(bytes.NewReader(b))
+			}
+			if len(request.Events) < 2 || request.Events[0].Channel != channel {
+				next.ServeHTTP(w, r)
+				return
+			}
+			w.WriteHeader(code.Info().Status)
+			_ = json.NewEncoder(w).Encode(twinrail.Problem{Code: code})
 		})
 	}
 }

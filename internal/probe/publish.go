@@ -31,7 +31,7 @@ func publishHTTP(ctx context.Context, w *world) error {
 	return w.publishers(ctx, s, twinrail.Artifact, f, func(p *party, stated twinrail.Routing, events ...*secret) (*answer, error) {
 		c := publishing(events...)
 		c.stated = stated
-		return p.do(ctx, c)
+		return patiently(ctx, func() (*answer, error) { return p.do(ctx, c) })
 	})
 }
 
@@ -164,21 +164,11 @@ func (w *world) attempt(p *party, at twinrail.Routing, channel twinrail.Channel)
 }
 
 // smuggle has the wrong one publish at the right one's address behind an event at
-// its own.
+// its own, which must be refused like the attempt by itself.
 func (w *world) smuggle(s *scene, channel twinrail.Channel, publish send) error {
-	p := s.wrong
-	if !w.own() && !p.exact {
-		return nil // as trespass has noted
-	}
-	at := s.right.routing
-	if w.key != twinrail.KeyActor {
-		at.ActorID = ""
-	}
-	a, err := publish(p, twinrail.Routing{}, w.eventFor(p, channel), w.attempt(p, at, channel))
-	if err == nil && a.status == http.StatusOK {
-		w.leak("%s publishes at the right one's, behind an event of its own", p.name)
-	}
-	return err
+	return w.trespassing(s, "publishes at the right one's, behind an event of its own", func(p *party, at twinrail.Routing) (*answer, error) {
+		return publish(p, twinrail.Routing{}, w.eventFor(p, channel), w.attempt(p, at, channel))
+	})
 }
 
 // stamped has the wrong actor publish for everybody: the event, which is the

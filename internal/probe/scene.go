@@ -115,6 +115,11 @@ func (w *world) source(p *party) (*party, error) {
 // and for the same where there is nothing. It must be refused, and both times in
 // the same way. ask returns the answer, whatever it is.
 func (w *world) trespass(s *scene, ask func(p *party, at twinrail.Routing) (*answer, error)) error {
+	return w.trespassing(s, "asks for the right one's", ask)
+}
+
+// trespassing is [world.trespass], and says what it is that the wrong party does.
+func (w *world) trespassing(s *scene, does string, ask func(p *party, at twinrail.Routing) (*answer, error)) error {
 	code, p := twinrail.CodeNotFound, s.wrong
 	switch {
 	case w.key == twinrail.KeyActor:
@@ -137,7 +142,7 @@ func (w *world) trespass(s *scene, ask func(p *party, at twinrail.Routing) (*ans
 	if err != nil {
 		return err
 	}
-	return w.refused(p.name+" asks for the right one's", got, absent, code)
+	return w.refused(p.name+" "+does, got, absent, code)
 }
 
 // refused checks that an answer is a refusal with that code. Where absent is
