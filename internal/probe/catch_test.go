@@ -2,6 +2,7 @@ package probe_test
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,6 +41,7 @@ var faults = []fault{
 	{"what a batch hides is refused as something else", "publish-http", twinrail.KeyPanel, refuseBatches(twinrail.Commit, twinrail.CodeBadRequest), probe.Leak, "behind an event of its own, and is answered 400 bad_request in place of not_found"},
 	{"a batch is too much for the server", "publish-http", twinrail.KeyPanel, refuseBatches(twinrail.Commit, twinrail.CodeUnavailable), probe.Broken, "behind an event of its own: 503 unavailable"},
 	{"a batch is over a limit", "publish-http", twinrail.KeyActor, refuseBatches(twinrail.Artifact, twinrail.CodeRateLimited), probe.Broken, "deadline exceeded"},
+	{"too much for the server once something was revoked", "revocation", twinrail.KeyPanel, tiredBy(http.MethodPost, twinrail.PathRevocations), probe.Broken, "503 unavailable"},
 	{"nothing is stored", "sse-live", twinrail.KeyApp, swallow, probe.Broken, "did not receive its own"},
 	{"nothing is stored, WebSocket", "ws-live", twinrail.KeyApp, swallow, probe.Broken, "did not receive its own"},
 	{"nothing is answered", "history", twinrail.KeyApp, hang, probe.Broken, "deadline exceeded"},
@@ -151,6 +154,42 @@ func refuseBatches(channel twinrail.Channel, code twinrail.Code) func(http.Handl
 			_ = json.NewEncoder(w).Encode(twinrail.Problem{Code: code})
 		})
 	}
+}
+
+// tiredBy serves no page of history any more once such a request was granted.
+func tiredBy(method, path string) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		var tired atomic.Bool
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if tired.Load() && r.URL.Path == twinrail.PathHistory {
+				refuse(next).ServeHTTP(w, r)
+				return
+			}
+			rec := &statusRecorder{ResponseWriter: w}
+			next.ServeHTTP(rec, r)
+			if r.Method == method && r.URL.Path == path && rec.status/100 == 2 {
+				tired.Store(true)
+			}
+		})
+	}
+}
+
+// statusRecorder remembers the status of an answer.
+type statusRecorder struct {
+	http.ResponseWriter
+	status int
+}
+
+func (r *statusRecorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+func (r *statusRecorder) Write(b []byte) (int, error) {
+	r.status = cmp.Or(r.status, http.StatusOK)
+	return r.ResponseWriter.Write(b)
+}
+
+func (r *statusRecorder) WriteHeader(status int) {
+	r.status = status
+	r.ResponseWriter.WriteHeader(status)
 }
 
 // gossip puts the id of the last publish into every answer.

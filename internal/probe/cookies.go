@@ -151,7 +151,10 @@ func (w *world) sessionsApart(ctx context.Context, s *scene, opened *sessions) e
 	if a, err = s.right.do(ctx, withCookie(page(s.right.at()), cookies[s.right])); err != nil {
 		return err
 	}
-	if a.status != http.StatusOK {
+	switch {
+	case a.unserved():
+		return fmt.Errorf("the session of the right one: %s", a)
+	case a.status != http.StatusOK:
 		w.leak("the right one's session is not what it was when %s has opened and ended its own: %s", s.wrong.name, a)
 		return nil
 	}

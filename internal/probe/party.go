@@ -114,6 +114,12 @@ func (a *answer) String() string {
 	return fmt.Sprintf("%d", a.status)
 }
 
+// unserved reports whether the server says that it could not, or not now: that
+// proves nothing about who may.
+func (a *answer) unserved() bool {
+	return a.status == http.StatusTooManyRequests || a.status >= http.StatusInternalServerError
+}
+
 // same reports whether two answers are the same byte for byte, but for the ids of
 // their requests and the date.
 func (a *answer) same(b *answer) bool {

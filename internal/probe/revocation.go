@@ -272,7 +272,10 @@ func (x *exposed) isOver(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if a.code() != twinrail.CodeCredentialRevoked {
+		switch {
+		case a.unserved():
+			return fmt.Errorf("%s of %s, which was revoked: %s", what, x.name, a)
+		case a.code() != twinrail.CodeCredentialRevoked:
 			x.w.leak("%s of %s is still good when it was revoked: %s", what, x.name, a)
 		}
 	}
@@ -328,7 +331,10 @@ func (x *exposed) goesOn(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if a.status != http.StatusOK {
+		switch {
+		case a.unserved():
+			return fmt.Errorf("%s of %s, which was not revoked: %s", what, x.name, a)
+		case a.status != http.StatusOK:
 			x.w.leak("with the right one's credential %s of %s was revoked too: %s", what, x.name, a)
 		}
 	}

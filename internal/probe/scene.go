@@ -149,7 +149,7 @@ func (w *world) trespassing(s *scene, does string, ask func(p *party, at twinrai
 // given, the answer to the same request about what does not exist, it checks that
 // they do not differ.
 func (w *world) refused(what string, got, absent *answer, code twinrail.Code) error {
-	if got.status == 429 || got.status >= 500 {
+	if got.unserved() {
 		return fmt.Errorf("%s: %s", what, got)
 	}
 	if got.status != code.Info().Status || got.code() != code {
