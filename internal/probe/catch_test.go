@@ -42,6 +42,8 @@ var faults = []fault{
 	{"a batch is too much for the server", "publish-http", twinrail.KeyPanel, refuseBatches(twinrail.Commit, twinrail.CodeUnavailable), probe.Broken, "behind an event of its own: 503 unavailable"},
 	{"a batch is over a limit", "publish-http", twinrail.KeyActor, refuseBatches(twinrail.Artifact, twinrail.CodeRateLimited), probe.Broken, "deadline exceeded"},
 	{"too much for the server once something was revoked", "revocation", twinrail.KeyPanel, tiredBy(http.MethodPost, twinrail.PathRevocations), probe.Broken, "503 unavailable"},
+	{"flags leak, and cannot be put back", "flags", twinrail.KeyTenant, both(passOver(twinrail.KeyTenant), refuseOf("t_a", http.MethodDelete, twinrail.PathFlags)), probe.Leak, "gesture_rate of t_a in dev was"},
+	{"cookies leak, and cannot be ended", "cookies", twinrail.KeyPanel, both(passOverTickets, refuseOf("", http.MethodDelete, twinrail.PathSession)), probe.Leak, "is not ended: 503 unavailable"},
 	{"nothing is stored", "sse-live", twinrail.KeyApp, swallow, probe.Broken, "did not receive its own"},
 	{"nothing is stored, WebSocket", "ws-live", twinrail.KeyApp, swallow, probe.Broken, "did not receive its own"},
 	{"nothing is answered", "history", twinrail.KeyApp, hang, probe.Broken, "deadline exceeded"},
@@ -55,7 +57,7 @@ func TestFaultsAreCaught(t *testing.T) {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
 			report, err := probe.Run(t.Context(), target(t, f.breaks), probe.Options{
-				Ways: []string{f.way}, Keys: []twinrail.Key{f.key}, Timeout: time.Second,
+				Ways: []string{f.way}, Keys: []twinrail.Key{f.key}, Timeout: time.Second, ChangeFlags: true,
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -190,6 +192,35 @@ func (r *statusRecorder) Write(b []byte) (int, error) {
 func (r *statusRecorder) WriteHeader(status int) {
 	r.status = status
 	r.ResponseWriter.WriteHeader(status)
+}
+
+// both breaks in two ways.
+func both(a, b func(http.Handler) http.Handler) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler { return a(b(next)) }
+}
+
+// passOverTickets has tickets be bound to nothing.
+func passOverTickets(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == twinrail.PathTickets {
+			_, _ = io.Copy(io.Discard, r.Body)
+			r.Body, r.ContentLength = http.NoBody, 0
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// refuseOf refuses what is so called and is a tenant's; of "" it is everybody's.
+func refuseOf(tenant, method, path string) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == method && strings.HasPrefix(r.URL.Path, path) && (tenant == "" || claims(r.Header.Get("Authorization")).TenantID == tenant) {
+				refuse(next).ServeHTTP(w, r)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
 }
 
 // gossip puts the id of the last publish into every answer.

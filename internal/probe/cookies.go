@@ -1,9 +1,7 @@
 package probe
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -14,9 +12,9 @@ import (
 
 // cookies: what was got for one address, at another one; from pages of other
 // origins; and what one session does to another.
-func cookies(ctx context.Context, w *world) (err error) {
+func cookies(ctx context.Context, w *world) error {
 	opened := new(sessions)
-	defer func() { err = cmp.Or(err, opened.end(ctx)) }()
+	defer opened.end(ctx, w)
 	s, err := w.errands(ctx, func(p *party, bounds *twinrail.TicketRequest) (carry, error) {
 		var c call
 		if bounds != nil { // a cookie is bounded like the ticket that it was got with
@@ -67,18 +65,16 @@ func (o *sessions) open(ctx context.Context, p *party, c call) (string, error) {
 }
 
 // end ends all that are not over, even when the cell's time is up.
-func (o *sessions) end(ctx context.Context) error {
+func (o *sessions) end(ctx context.Context, w *world) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	var errs []error
 	for _, s := range o.opened {
 		a, err := s.p.do(ctx, ending(s.cookie))
 		if err == nil && a.status != http.StatusNoContent && a.status != http.StatusUnauthorized {
 			err = fmt.Errorf("a session of %s is not ended: %s", s.p.name, a)
 		}
-		errs = append(errs, err)
+		w.leftBehind(err)
 	}
-	return errors.Join(errs...)
 }
 
 // ending is the call that ends the session of a cookie.

@@ -28,7 +28,7 @@ const (
 )
 
 // flags: what an owner or admin reads and changes.
-func flags(ctx context.Context, w *world) (err error) {
+func flags(ctx context.Context, w *world) error {
 	if !w.options.ChangeFlags {
 		return unavailable("needs the permission to change flags")
 	}
@@ -37,7 +37,7 @@ func flags(ctx context.Context, w *world) (err error) {
 		return err
 	}
 	ch := &changes{w: w}
-	defer func() { err = cmp.Or(ch.undo(ctx), err) }()
+	defer ch.undo(ctx)
 	switch {
 	case w.key == twinrail.KeyActor:
 		return w.flagOfMember(ctx, s, ch)
@@ -100,21 +100,19 @@ type change struct {
 }
 
 // undo has the flags be what they were, even when the cell's time is up.
-func (ch *changes) undo(ctx context.Context) error {
+func (ch *changes) undo(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	var errs []error
 	for _, c := range slices.Backward(ch.made) {
 		undo := call{method: http.MethodDelete, path: twinrail.PathFlags + "/" + c.was.Name}
 		if c.was.Source == twinrail.FlagFromTenant || c.platform && c.was.Source == twinrail.FlagFromTenant0 {
 			undo.method, undo.body = http.MethodPut, twinrail.FlagRequest{Value: c.was.Value}
 		}
 		if err := c.p.must(ctx, undo, nil); err != nil {
-			errs = append(errs, fmt.Errorf("%s of %s in %s was %s of %s, and could not be put back: %w",
+			ch.w.leftBehind(fmt.Errorf("%s of %s in %s was %s of %s, and could not be put back: %w",
 				c.was.Name, c.p.routing.TenantID, c.p.routing.Env, c.was.Value, c.was.Source, err))
 		}
 	}
-	return errors.Join(errs...)
 }
 
 // set has p set a flag, in a context that states p's whole address, and read it

@@ -1,7 +1,6 @@
 package probe
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -132,7 +131,7 @@ func (w *world) revoke(ctx context.Context, b by) (err error) {
 		if endedByServer(err) {
 			w.leak("a credential was revoked by whom it is not of: %v", err)
 		}
-		err = cmp.Or(err, opened.end(ctx))
+		opened.end(ctx, w)
 	}()
 	at := w.address()
 	differs, err := w.other(at)

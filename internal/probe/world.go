@@ -21,6 +21,7 @@ type world struct {
 	parties  []*party
 	canaries []*canary
 	leaks    []string
+	left     []string // what could not be put back
 	notes    []string
 }
 
@@ -57,17 +58,27 @@ func (w *world) note(format string, args ...any) {
 	}
 }
 
+// leftBehind notes that something is not as it was before the cell. Whatever else
+// the cell comes to, it says so, and it does not pass.
+func (w *world) leftBehind(err error) {
+	if err != nil {
+		w.left = append(w.left, err.Error())
+	}
+}
+
 // verdict is what the cell came to, given what its way returned.
 func (w *world) verdict(err error) (Outcome, string) {
 	switch {
 	case len(w.leaks) > 0:
-		return Leak, strings.Join(w.leaks, "; ")
-	case err == nil:
+		return Leak, strings.Join(append(w.leaks, w.left...), "; ")
+	case err == nil && len(w.left) == 0:
 		return Pass, ""
-	case isUnavailable(err):
+	case isUnavailable(err) && len(w.left) == 0:
 		return Skipped, err.Error()
+	case err == nil:
+		return Broken, strings.Join(w.left, "; ")
 	}
-	return Broken, err.Error()
+	return Broken, strings.Join(append([]string{err.Error()}, w.left...), "; ")
 }
 
 // canary is a random string that only some parties may see.
