@@ -1,12 +1,14 @@
 package probe_test
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -44,6 +46,8 @@ var faults = []fault{
 	{"too much for the server once something was revoked", "revocation", twinrail.KeyPanel, tiredBy(http.MethodPost, twinrail.PathRevocations), probe.Broken, "503 unavailable"},
 	{"flags leak, and cannot be put back", "flags", twinrail.KeyTenant, both(passOver(twinrail.KeyTenant), refuseOf("t_a", http.MethodDelete, twinrail.PathFlags)), probe.Leak, "gesture_rate of t_a in dev was"},
 	{"cookies leak, and cannot be ended", "cookies", twinrail.KeyPanel, both(passOverTickets, refuseOf("", http.MethodDelete, twinrail.PathSession)), probe.Leak, "is not ended: 503 unavailable"},
+	{"a renewed stream ends for another reason", "sse-live", twinrail.KeyPanel, retell(`"code":"not_found"`, `"code":"internal"`), probe.Broken, `ended with {"code":"internal","reconnect":false}`},
+	{"a renewed stream is to come back", "sse-live", twinrail.KeyPanel, retell(`"reconnect":false`, `"reconnect":true`), probe.Broken, `ended with {"code":"not_found","reconnect":true}`},
 	{"nothing is stored", "sse-live", twinrail.KeyApp, swallow, probe.Broken, "did not receive its own"},
 	{"nothing is stored, WebSocket", "ws-live", twinrail.KeyApp, swallow, probe.Broken, "did not receive its own"},
 	{"nothing is answered", "history", twinrail.KeyApp, hang, probe.Broken, "deadline exceeded"},
@@ -221,6 +225,38 @@ func refuseOf(tenant, method, path string) func(http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 		})
 	}
+}
+
+// retell has the SSE rail say something else.
+func retell(said, instead string) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasPrefix(r.URL.Path, twinrail.PathSSECanvases) {
+				w = retellingWriter{w, said, instead}
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
+}
+
+type retellingWriter struct {
+	http.ResponseWriter
+	said, instead string
+}
+
+func (w retellingWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	nc, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	return retellingConn{nc, w.said, w.instead}, rw, err
+}
+
+type retellingConn struct {
+	net.Conn
+	said, instead string
+}
+
+func (c retellingConn) Write(b []byte) (int, error) {
+	_, err := c.Conn.Write(bytes.ReplaceAll(b, []byte(c.said), []byte(c.instead)))
+	return len(b), err
 }
 
 // gossip puts the id of the last publish into every answer.

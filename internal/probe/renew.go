@@ -71,8 +71,11 @@ func (w *world) renewSSE(ctx context.Context, s *scene) error {
 	if _, err := w.publish(ctx, s.right, e); err != nil {
 		return err
 	}
-	_, err = f.find("the end", func(b block) bool { return b.event == twinrail.SSEEnd || strings.Contains(b.data, e.text) })
-	return err
+	b, err := f.find("the end", func(b block) bool { return b.event == twinrail.SSEEnd || strings.Contains(b.data, e.text) })
+	if err != nil || b.event != twinrail.SSEEnd {
+		return err // who saw the canary is found by it
+	}
+	return b.endsFor(had, twinrail.CodeNotFound)
 }
 
 // renewWS is renewSSE for a WebSocket, by its own frame: the subscription is left.

@@ -2,8 +2,6 @@ package probe
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -286,9 +284,8 @@ func (x *exposed) isOver(ctx context.Context) error {
 		x.w.leak("the stream of %s goes on when it was revoked", x.name)
 		return nil
 	}
-	var end twinrail.End
-	if err := json.Unmarshal([]byte(b.data), &end); err != nil || end.Code != twinrail.CodeCredentialRevoked || end.Reconnect {
-		return errors.Join(err, fmt.Errorf("the stream of %s ended with %s", x.name, b.data))
+	if err := b.endsFor(x.party, twinrail.CodeCredentialRevoked); err != nil {
+		return err
 	}
 	if _, err := x.conn.find("the end", func(f *frame) bool { return x.goesOnWith(f.raw) }); err == nil {
 		x.w.leak("the WebSocket of %s goes on when it was revoked", x.name)

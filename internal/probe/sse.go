@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -125,4 +126,14 @@ func (s *stream) find(what string, wanted func(block) bool) (block, error) {
 			return b, fmt.Errorf("waiting for %s: %s %s", what, b.event, strings.TrimSpace(b.data))
 		}
 	}
+}
+
+// endsFor checks that b, which ends the stream of p, says that code, and not to
+// come back.
+func (b block) endsFor(p *party, code twinrail.Code) error {
+	var end twinrail.End
+	if err := json.Unmarshal([]byte(b.data), &end); err != nil || end.Code != code || end.Reconnect {
+		return errors.Join(err, fmt.Errorf("the stream of %s ended with %s", p.name, strings.TrimSpace(b.data)))
+	}
+	return nil
 }
