@@ -100,12 +100,22 @@ func newRunner(t Target, o Options) (*runner, error) {
 	}
 	client := t.Client
 	if client == nil {
-		transport := http.DefaultTransport.(*http.Transport).Clone()
-		transport.DisableCompression = true // what is recorded is to be searched
-		transport.MaxIdleConnsPerHost = o.Parallel
-		client = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+		client = newClient(o.Parallel)
 	}
 	return &runner{base: base, client: client, tls: tlsConfig(client), tokens: t.Tokens, options: o}, nil
+}
+
+// newClient returns a client of its own, for so many cells at the same time. It
+// takes nothing from [http.DefaultTransport], which may be anything.
+func newClient(parallel int) *http.Client {
+	transport := &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		ForceAttemptHTTP2:   true,
+		DisableCompression:  true, // what is recorded is to be searched
+		MaxIdleConnsPerHost: parallel,
+		TLSHandshakeTimeout: 10 * time.Second,
+	}
+	return &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
 // cells returns the cells that are asked for, none of them run.

@@ -217,6 +217,17 @@ func TestTLS(t *testing.T) {
 	}
 }
 
+// TestDefaultTransportIsAnother: a program may have put something else in its place.
+func TestDefaultTransportIsAnother(t *testing.T) {
+	at, was := target(t), http.DefaultTransport
+	t.Cleanup(func() { http.DefaultTransport = was })
+	http.DefaultTransport = struct{ http.RoundTripper }{was}
+	report, err := probe.Run(t.Context(), at, probe.Options{Ways: []string{"history"}, Keys: []twinrail.Key{twinrail.KeyTenant}})
+	if err != nil || len(report.Of(probe.Pass)) != 1 {
+		t.Errorf("%v, %+v", err, report)
+	}
+}
+
 // TestReport: in the order of the ways and keys, whatever was run, and narrow enough
 // for a terminal.
 func TestReport(t *testing.T) {
