@@ -58,7 +58,7 @@ func (isolationCmd) Help() string {
   what tokens are signed with, a private key or a secret: --key-a FILE [--key-b FILE], with --issuer and --audience where the server expects them
   two tokens, in TWINRAIL_TOKEN_A and TWINRAIL_TOKEN_B; they allow less to be tried
 
-A cell is pass, LEAK, BROKEN (not even the right one got it, so nothing is proved), or skip (something that it takes is not there). Exit status: 0 where no cell leaks or is broken, 1 where one does or is.`
+A cell is pass, LEAK, BROKEN (not even the right one got it, so nothing is proved), or skip (something that it takes is not there). Exit status: 0 where no cell leaks or is broken, 1 where one does or is, and where all are skipped.`
 }
 
 // Run implements the command.
@@ -255,7 +255,8 @@ func (c *isolationCmd) dial(tokens probe.Tokens, visitor probe.Want) (*client.Cl
 	return remote, nil
 }
 
-// verdict returns nil where isolation holds in every cell that was played.
+// verdict returns nil where isolation holds in every cell that was played, and one
+// was.
 func verdict(r *probe.Report) error {
 	leaks, broken := len(r.Leaks()), len(r.Broken())
 	switch {
@@ -265,6 +266,9 @@ func verdict(r *probe.Report) error {
 	case broken > 0:
 		return &commandError{fmt.Errorf("nothing leaks, but %d of %d cells prove nothing: the server did not even serve who has the right to it", broken, len(r.Cells)), exitFailed,
 			[]string{"for a server that is slow or at its limits there are --timeout and --parallel"}}
+	case len(r.Of(probe.Skipped)) == len(r.Cells):
+		return &commandError{errors.New("nothing was tried: all cells were skipped"), exitFailed,
+			[]string{"the report says what each of them takes"}}
 	}
 	return nil
 }
