@@ -15,6 +15,10 @@ import (
 	"github.com/twinrail/twinrail"
 )
 
+// Tenant0 is the platform's own tenant, unless the server calls it otherwise. Its
+// flags are all tenants', and no probe's to change.
+const Tenant0 = "t_0"
+
 const (
 	// The flag that the cells change is a number, so that what it is set to can be
 	// told from what it was. It is only raised, which nobody suffers from.
@@ -105,7 +109,10 @@ func (ch *changes) undo(ctx context.Context) {
 	defer cancel()
 	for _, c := range slices.Backward(ch.made) {
 		undo := call{method: http.MethodDelete, path: twinrail.PathFlags + "/" + c.was.Name}
-		if c.was.Source == twinrail.FlagFromTenant || c.platform && c.was.Source == twinrail.FlagFromTenant0 {
+		switch {
+		case c.platform && c.was.Source == twinrail.FlagFromTenant0:
+			undo.method, undo.body = http.MethodPut, twinrail.FlagRequest{Value: c.was.Value, Overridable: &c.was.Overridable}
+		case c.was.Source == twinrail.FlagFromTenant:
 			undo.method, undo.body = http.MethodPut, twinrail.FlagRequest{Value: c.was.Value}
 		}
 		if err := c.p.must(ctx, undo, nil); err != nil {
@@ -122,15 +129,19 @@ func (ch *changes) set(ctx context.Context, p *party, name, value string) error 
 	if err != nil {
 		return err
 	}
-	if p.routing.TenantID == "t_0" || !was.Overridable {
-		return unavailable("%s is the platform's to set for %s in %s", name, p.routing.TenantID, p.routing.Env)
+	notIts := unavailable("%s is the platform's to set for %s in %s", name, p.routing.TenantID, p.routing.Env)
+	if p.routing.TenantID == Tenant0 || !was.Overridable {
+		return notIts
 	}
 	ch.made = append(ch.made, change{p: p, was: was})
 	var now twinrail.Flag
 	if err := p.must(ctx, settingFlag(name, value, p.at()), &now); err != nil {
 		return err
 	}
-	ch.made[len(ch.made)-1].platform = now.Source == twinrail.FlagFromTenant0
+	if now.Source == twinrail.FlagFromTenant0 {
+		ch.made[len(ch.made)-1].platform = true
+		return notIts
+	}
 	now, err = p.flag(ctx, name)
 	if err == nil && (string(now.Value) != value || now.Source != twinrail.FlagFromTenant) {
 		err = fmt.Errorf("%s was set to %s, and is %s of %s", name, value, now.Value, now.Source)
