@@ -103,8 +103,8 @@ func fromPage(c call, cookie string, page http.Header) call {
 }
 
 // sessionsApart has both follow with their cookies, and the wrong one do what it
-// can: open another session over the right one's, and end its own. Neither must
-// touch the right one's.
+// can: open another session over the right one's, end that with a credential of its
+// own, and end its own. Nothing of it must touch the right one's.
 func (w *world) sessionsApart(ctx context.Context, s *scene, opened *sessions) error {
 	cookies, streams := make(map[*party]string), make(map[*party]*stream)
 	for _, p := range []*party{s.right, s.wrong} {
@@ -122,29 +122,20 @@ func (w *world) sessionsApart(ctx context.Context, s *scene, opened *sessions) e
 		if _, err := opened.open(ctx, s.wrong, over); err != nil {
 			return err
 		}
+		foreign := ending(cookies[s.right])
+		foreign.anonymous = false
+		if err := s.wrong.ends(ctx, foreign); err != nil {
+			return err
+		}
 	}
-	a, err := s.wrong.do(ctx, ending(cookies[s.wrong]))
-	if err == nil && a.status != http.StatusNoContent {
-		err = fmt.Errorf("%s cannot end its session: %s", s.wrong.name, a)
+	if err := s.wrong.ends(ctx, ending(cookies[s.wrong])); err != nil {
+		return err
 	}
+	if err := w.sessionIsOver(ctx, s.wrong, cookies[s.wrong], streams[s.wrong]); err != nil {
+		return err
+	}
+	a, err := s.right.do(ctx, withCookie(page(s.right.at()), cookies[s.right]))
 	if err != nil {
-		return err
-	}
-	if _, err := streams[s.wrong].until(twinrail.SSEEnd); err != nil {
-		return err
-	}
-	got, err := s.wrong.do(ctx, withCookie(page(s.wrong.at()), cookies[s.wrong]))
-	if err != nil {
-		return err
-	}
-	absent, err := s.wrong.do(ctx, withCookie(page(s.wrong.at()), madeUpLike(cookies[s.wrong])))
-	if err != nil {
-		return err
-	}
-	if err := w.refused("a cookie is used after its end", got, absent, twinrail.CodeCredentialInvalid); err != nil {
-		return err
-	}
-	if a, err = s.right.do(ctx, withCookie(page(s.right.at()), cookies[s.right])); err != nil {
 		return err
 	}
 	switch {
@@ -163,6 +154,44 @@ func (w *world) sessionsApart(ctx context.Context, s *scene, opened *sessions) e
 		return nil
 	}
 	return err
+}
+
+// ends makes a call that ends a session, or finds that there is none for p to end.
+func (p *party) ends(ctx context.Context, c call) error {
+	a, err := p.do(ctx, c)
+	if err == nil && a.status != http.StatusNoContent {
+		err = fmt.Errorf("%s cannot end its session: %s", p.name, a)
+	}
+	return err
+}
+
+// sessionIsOver checks that p's cookie is like one that never was, and that the
+// stream that it followed with it ends.
+func (w *world) sessionIsOver(ctx context.Context, p *party, cookie string, f *stream) error {
+	got, err := p.do(ctx, withCookie(page(p.at()), cookie))
+	if err != nil {
+		return err
+	}
+	absent, err := p.do(ctx, withCookie(page(p.at()), madeUpLike(cookie)))
+	if err != nil {
+		return err
+	}
+	if err := w.refused("a cookie is used after its end", got, absent, twinrail.CodeCredentialInvalid); err != nil {
+		return err
+	}
+	e := w.eventFor(p, twinrail.Commit)
+	if _, err := w.publish(ctx, p, e); err != nil {
+		return err
+	}
+	b, err := f.find("the end", func(b block) bool { return b.event == twinrail.SSEEnd || strings.Contains(b.data, e.text) })
+	if err != nil {
+		return err
+	}
+	if b.event != twinrail.SSEEnd {
+		w.leak("the stream of %s goes on when the session that it was opened with has ended", p.name)
+		return nil
+	}
+	return b.endsFor(p, twinrail.CodeCredentialRevoked)
 }
 
 // madeUpLike returns a cookie of that name that never was one.

@@ -201,7 +201,8 @@ func (w *world) carriedWS(ctx context.Context, e *errand) error {
 	return err
 }
 
-// tickets: what was got for one address, at another one; and twice.
+// tickets: what was got for one address, at another one; for less, used for more;
+// from other pages; and twice.
 func tickets(ctx context.Context, w *world) error {
 	s, err := w.errands(ctx, func(p *party, bounds *twinrail.TicketRequest) (carry, error) {
 		return func(c call) (call, error) {
@@ -215,8 +216,10 @@ func tickets(ctx context.Context, w *world) error {
 	if err := w.widen(ctx, s); err != nil {
 		return err
 	}
-	if err := w.narrowTickets(ctx, s.wrong); err != nil {
-		return err
+	for _, try := range []func(context.Context, *party) error{w.narrowTickets, w.renewByTicket, w.ticketElsewhere} {
+		if err := try(ctx, s.wrong); err != nil {
+			return err
+		}
 	}
 	err = w.useTwice(ctx, s.wrong, s.wrong.at())
 	if err != nil || !w.own() && !s.wrong.exact {

@@ -301,7 +301,8 @@ func (w *world) stays(ctx context.Context, s *scene, value int, done string) err
 }
 
 // flagOfMember: who is neither owner nor admin reads and changes no flag, and does
-// not learn which there are; nor can it say that it is somebody else.
+// not learn which there are; nor can it say that it is somebody else; nor does an
+// owner or admin by a ticket.
 func (w *world) flagOfMember(ctx context.Context, s *scene, ch *changes) error {
 	value, err := rate(ctx, s.right)
 	if err != nil {
@@ -310,12 +311,14 @@ func (w *world) flagOfMember(ctx context.Context, s *scene, ch *changes) error {
 	if err := ch.set(ctx, s.right, flagChanged, strconv.Itoa(value)); err != nil {
 		return err
 	}
-	at := s.wrong.at()
-	for _, attempt := range []call{
-		{method: http.MethodGet, path: twinrail.PathFlags, stated: at},
-		settingFlag(flagChanged, strconv.Itoa(value+1), at),
-		unsettingFlag(at),
-	} {
+	attempts := func(at twinrail.Routing) []call {
+		list := call{method: http.MethodGet, path: twinrail.PathFlags, stated: at}
+		return []call{list, settingFlag(flagChanged, strconv.Itoa(value+1), at), unsettingFlag(at)}
+	}
+	if err := w.administersByTicket(ctx, s.right, attempts(s.right.at())...); err != nil {
+		return err
+	}
+	for _, attempt := range attempts(s.wrong.at()) {
 		got, err := s.wrong.do(ctx, attempt)
 		if err != nil {
 			return err

@@ -162,7 +162,11 @@ func (w *world) revoke(ctx context.Context, b by) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := revoker.must(ctx, revoking(right.at(), b.request(right)), nil); err != nil {
+	revoke := revoking(right.at(), b.request(right))
+	if err := w.administersByTicket(ctx, revoker, revoke); err != nil {
+		return err
+	}
+	if err := revoker.must(ctx, revoke, nil); err != nil {
 		return err
 	}
 	if b == byToken { // else whoever could publish may be cut off too

@@ -169,20 +169,22 @@ func (w *world) lookOnly(ctx context.Context, s *scene) error {
 }
 
 // narrowTickets has p use tickets that are for some channels, or for a rail, where
-// they are not for.
+// they are not for; and any ticket to get another one, which would have no bounds.
 func (w *world) narrowTickets(ctx context.Context, p *party) error {
 	history := page(p.at())
+	opens := twinrail.Code("")
 	for _, try := range []struct {
-		what   string
-		bounds twinrail.TicketRequest
-		ask    call
-		opens  bool
+		what    string
+		bounds  twinrail.TicketRequest
+		ask     call
+		refused twinrail.Code
 	}{
-		{"for commit", twinrail.TicketRequest{Channels: []twinrail.Channel{twinrail.Commit}}, history, true},
-		{"for presence", twinrail.TicketRequest{Channels: []twinrail.Channel{twinrail.Presence}}, history, false},
-		{"for the SSE rail", twinrail.TicketRequest{Rail: twinrail.RailSSE}, sse(p.at(), nil), true},
-		{"for the SSE rail", twinrail.TicketRequest{Rail: twinrail.RailSSE}, history, false},
-		{"for the WS rail", twinrail.TicketRequest{Rail: twinrail.RailWS}, sse(p.at(), nil), false},
+		{"for commit", twinrail.TicketRequest{Channels: []twinrail.Channel{twinrail.Commit}}, history, opens},
+		{"for presence", twinrail.TicketRequest{Channels: []twinrail.Channel{twinrail.Presence}}, history, twinrail.CodeNotFound},
+		{"for the SSE rail", twinrail.TicketRequest{Rail: twinrail.RailSSE}, sse(p.at(), nil), opens},
+		{"for the SSE rail", twinrail.TicketRequest{Rail: twinrail.RailSSE}, history, twinrail.CodeNotFound},
+		{"for the WS rail", twinrail.TicketRequest{Rail: twinrail.RailWS}, sse(p.at(), nil), twinrail.CodeNotFound},
+		{"for commit", twinrail.TicketRequest{Channels: []twinrail.Channel{twinrail.Commit}}, call{method: http.MethodPost, path: twinrail.PathTickets}, twinrail.CodeCredentialInvalid},
 	} {
 		ticket, err := p.ticket(ctx, &try.bounds)
 		if err != nil {
@@ -192,12 +194,88 @@ func (w *world) narrowTickets(ctx context.Context, p *party) error {
 		got, err := e.send(ctx, try.ask)
 		switch {
 		case err != nil:
-		case !try.opens:
-			err = w.refused("a ticket "+try.what+" is used elsewhere", got, nil, twinrail.CodeNotFound)
+		case try.refused != opens:
+			err = w.refused("a ticket "+try.what+" is used elsewhere", got, nil, try.refused)
 		case got.status != http.StatusOK:
 			err = fmt.Errorf("a ticket %s is good for nothing: %s", try.what, got)
 		}
 		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// renewByTicket has p renew its SSE stream with a ticket for the WS rail, which
+// must be refused like for a connection that does not exist.
+func (w *world) renewByTicket(ctx context.Context, p *party) error {
+	f, err := p.mustFollow(ctx, sse(p.at(), nil))
+	if err != nil {
+		return err
+	}
+	renew := func(connection string) (*answer, error) {
+		ticket, err := p.ticket(ctx, &twinrail.TicketRequest{Rail: twinrail.RailWS})
+		if err != nil {
+			return nil, err
+		}
+		return p.do(ctx, withTicket(renewal(connection), ticket))
+	}
+	got, err := renew(f.open.ConnectionID)
+	if err != nil {
+		return err
+	}
+	absent, err := renew("c_" + random())
+	if err != nil {
+		return err
+	}
+	return w.refused("a stream is renewed by a ticket for the WS rail", got, absent, twinrail.CodeNotFound)
+}
+
+// ticketElsewhere has pages of other origins use a ticket of p's. They must be
+// refused before it is looked up: like with one that never was, and it is good
+// afterwards.
+func (w *world) ticketElsewhere(ctx context.Context, p *party) error {
+	ticket, err := p.ticket(ctx, nil)
+	if err != nil {
+		return err
+	}
+	for _, origin := range []string{"https://" + random() + ".invalid", "null"} {
+		ask := func(ticket string) (*answer, error) {
+			c := withTicket(page(p.at()), ticket)
+			c.header = http.Header{"Origin": {origin}}
+			return p.do(ctx, c)
+		}
+		got, err := ask(ticket)
+		if err != nil {
+			return err
+		}
+		absent, err := ask(madeUpSecret())
+		if err != nil {
+			return err
+		}
+		if err := w.refused("a page of another origin uses a ticket", got, absent, twinrail.CodeOriginNotAllowed); err != nil {
+			return err
+		}
+	}
+	if len(w.leaks) > 0 {
+		return nil // it is used up
+	}
+	return p.must(ctx, withTicket(page(p.at()), ticket), nil)
+}
+
+// administersByTicket has p, who administers, do what that is for by a ticket,
+// which must be refused as if it did not.
+func (w *world) administersByTicket(ctx context.Context, p *party, asks ...call) error {
+	for _, c := range asks {
+		ticket, err := p.ticket(ctx, nil)
+		if err != nil {
+			return err
+		}
+		got, err := p.do(ctx, withTicket(c, ticket))
+		if err != nil {
+			return err
+		}
+		if err := w.refused("who administers asks by a ticket to "+c.method+" "+c.path, got, nil, twinrail.CodeNotFound); err != nil {
 			return err
 		}
 	}
