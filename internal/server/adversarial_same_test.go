@@ -1,6 +1,7 @@
 package server
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"math"
@@ -89,22 +90,41 @@ func whole(resp reply) string {
 	return fmt.Sprintf("%d %v %d %s", resp.status, resp.header, len(resp.body), resp.body)
 }
 
-// TestNotYoursIsNotThere asks over HTTP, by bearer and by ticket.
+// unreachableWith are what may be carried in place of a token: each has a request
+// that was made with the token carry it.
+var unreachableWith = map[string]func(d *direct, token string, r *http.Request){
+	"bearer": func(*direct, string, *http.Request) {},
+	"ticket": func(d *direct, token string, r *http.Request) {
+		resp := d.do("POST", ticketsPath, `{"routing":{"workspace_id":"w1"}}`, as(token))
+		var got twinrail.TicketResponse
+		if err := json.Unmarshal(resp.body, &got); err != nil {
+			d.t.Fatalf("%d %s", resp.status, resp.body)
+		}
+		r.Header.Del("Authorization")
+		r.URL.RawQuery += "&ticket=" + got.Ticket
+	},
+	"cookie": func(d *direct, token string, r *http.Request) {
+		resp := d.do("POST", sessionPath, "", as(token))
+		cookie, _, found := strings.Cut(resp.header.Get("Set-Cookie"), ";")
+		if !found {
+			d.t.Fatalf("%d %s", resp.status, resp.body)
+		}
+		r.Header.Del("Authorization")
+		r.Header.Set("Cookie", cookie)
+		r.Header.Set("Sec-Fetch-Site", "same-origin")
+	},
+}
+
+// TestNotYoursIsNotThere asks over HTTP, by bearer, by ticket and by cookie.
 func TestNotYoursIsNotThere(t *testing.T) {
 	d, token := newUnreachable(t)
 	for name, request := range unreachableBy {
-		for _, by := range []string{"bearer", "ticket"} {
+		for by, carry := range unreachableWith {
 			var want string
 			for _, thing := range unreachable {
 				h := append(slices.Clone(fixed), as(token)...)
 				r := request(d, thing, h)
-				if by == "ticket" {
-					resp := d.do("POST", ticketsPath, `{"routing":{"workspace_id":"w1"}}`, as(token))
-					var got twinrail.TicketResponse
-					unmarshal(t, resp.body, &got)
-					r.Header.Del("Authorization")
-					r.URL.RawQuery += "&ticket=" + got.Ticket
-				}
+				carry(d, token, r)
 				resp := d.ask(r)
 				if code := codeOf(t, name, resp); code != twinrail.CodeNotFound {
 					t.Errorf("%s of %s: %q", name, thing, code)
@@ -246,6 +266,13 @@ const (
 // else.
 func tells(t *testing.T, ask func(kind int)) (telling bool, least float64) {
 	t.Helper()
+	return tellsPrepared(t, func(kind int) func() { return func() { ask(kind) } })
+}
+
+// tellsPrepared is tells, where what a request takes is made before its time
+// begins.
+func tellsPrepared(t *testing.T, prepare func(kind int) (ask func())) (telling bool, least float64) {
+	t.Helper()
 	least = 1
 	side := 0
 	for range timedRounds {
@@ -256,8 +283,9 @@ func tells(t *testing.T, ask func(kind int)) (telling bool, least float64) {
 		rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
 		var took [2][]time.Duration
 		for _, kind := range order {
+			ask := prepare(kind)
 			start := time.Now()
-			ask(kind)
+			ask()
 			took[kind] = append(took[kind], time.Since(start))
 		}
 		off := slower(took[0], took[1]) - 0.5
@@ -323,6 +351,132 @@ func TestNotYoursTakesAsLong(t *testing.T) {
 	}
 	if telling, least := tells(t, func(kind int) { _ = p.conn.handle(frames[kind]); p.conn.out = nil }); telling {
 		t.Errorf("join: time tells what is there from what is not, by %.2f of all pairs at least", least)
+	}
+}
+
+// TestNotYoursTakesAsLongCarried is [TestNotYoursTakesAsLong] by tickets and
+// cookies, and for a ticket that was used and a session that has ended in place of
+// those that never were.
+func TestNotYoursTakesAsLongCarried(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes some seconds")
+	}
+	d, token := newUnreachable(t)
+	names := []string{"theirs", "nobody"}
+	for _, by := range []string{"ticket", "cookie"} {
+		for _, way := range []string{"sse", "history of a canvas", "publish a chat, expecting"} {
+			telling, least := tellsPrepared(t, func(kind int) func() {
+				r := unreachableBy[way](d, names[kind], as(token))
+				unreachableWith[by](d, token, r)
+				return func() { d.ask(r) }
+			})
+			if telling {
+				t.Errorf("%s by %s: time tells theirs from what does not exist, by %.2f of all pairs at least", way, by, least)
+			}
+		}
+		spent := d.request("GET", historyPath, "", "", append(slices.Clone(fixed), as(token)...))
+		unreachableWith[by](d, token, spent)
+		never := spent.Clone(t.Context())
+		if by == "ticket" {
+			d.ask(spent)
+			never.URL.RawQuery = spent.URL.RawQuery[:len(spent.URL.RawQuery)-43] + strings.Repeat("A", 43)
+		} else {
+			ending := d.request("DELETE", sessionPath, "", "", nil)
+			ending.Header = spent.Header.Clone()
+			if resp := d.ask(ending); resp.status != http.StatusNoContent {
+				t.Fatalf("%d %s", resp.status, resp.body)
+			}
+			cookie := spent.Header.Get("Cookie")
+			never.Header.Set("Cookie", cookie[:len(cookie)-43]+strings.Repeat("A", 43))
+		}
+		alikeInTime(t, by+" of the past", func(kind int) reply { return d.ask([]*http.Request{spent, never}[kind]) }, twinrail.CodeCredentialInvalid)
+	}
+}
+
+// alikeInTime requires that two kinds of request are refused with the code, by the
+// same bytes, and after as long.
+func alikeInTime(t *testing.T, what string, ask func(kind int) reply, code twinrail.Code) {
+	t.Helper()
+	one, other := ask(0), ask(1)
+	if codeOf(t, what, one) != code {
+		t.Errorf("%s: %s", what, one.body)
+	}
+	if a, b := whole(one), whole(other); a != b {
+		t.Errorf("%s\n%s\nof what does not exist\n%s", what, a, b)
+	}
+	if telling, least := tells(t, func(kind int) { ask(kind) }); telling {
+		t.Errorf("%s: time tells it from what does not exist, by %.2f of all pairs at least", what, least)
+	}
+}
+
+// TestAdministrationTakesAsLong has no right to it: neither flags nor what may be
+// revoked can be told from what does not exist.
+func TestAdministrationTakesAsLong(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes some seconds")
+	}
+	d, token := newUnreachable(t)
+	if resp := d.do("PUT", flagsPath("replay"), `{"value":false}`, as(d.issuer.Token(authtest.Role(twinrail.Owner)))); resp.status != http.StatusOK {
+		t.Fatalf("%d %s", resp.status, resp.body)
+	}
+	for what, asks := range map[string][2][3]string{
+		"setting a flag":    {{"PUT", flagsPath("replay"), `{"value":true}`}, {"PUT", flagsPath("nosuch"), `{"value":true}`}},
+		"unsetting a flag":  {{"DELETE", flagsPath("replay"), ""}, {"DELETE", flagsPath("nosuch"), ""}},
+		"revoking an actor": {{"POST", revocationsPath, `{"actor_id":"u_1"}`}, {"POST", revocationsPath, `{"actor_id":"u_0"}`}},
+	} {
+		alikeInTime(t, what, func(kind int) reply {
+			return d.do(asks[kind][0], asks[kind][1], asks[kind][2], append(slices.Clone(fixed), as(token)...))
+		}, twinrail.CodeNotFound)
+	}
+}
+
+// TestResumeTakesAsLong resumes with the token of another actor, whose session is
+// there or over; and one's own session with a grant that does not cover what was
+// joined, where there is something or nothing.
+func TestResumeTakesAsLong(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes some seconds")
+	}
+	d, token := newUnreachable(t, func(o *Options) { o.JoinRate = -1 })
+	joined := func(as, thread string) (p *driven, frame []byte) {
+		p = d.drive(wsPath, as)
+		frames, err := p.say(fmt.Sprintf(`{"op":"join","sub":"s","routing":{"thread_id":%q}}`, thread))
+		if err != nil || len(frames) != 1 || frames[0].ResumeToken == "" {
+			t.Fatal(frames, err)
+		}
+		p.leave("s")
+		return p, fmt.Appendf(nil, `{"op":"resume","resume_token":%q,"cursors":{"s":"x"}}`, frames[0].ResumeToken)
+	}
+	resume := func(p *driven, frame []byte) string {
+		if err := p.conn.handle(frame); err != nil {
+			t.Fatal(err)
+		}
+		out := string(p.conn.out)
+		p.conn.out = nil
+		return out
+	}
+	_, alive := joined(d.issuer.Token(), "theirs")
+	gone, over := joined(d.issuer.Token(), "theirs")
+	gone.conn.session.End(gone.conn)
+	p, foreign := d.drive(wsPath, token), [2][]byte{alive, over}
+	if one, other := resume(p, alive), resume(p, over); one != other || !strings.Contains(one, `"resume_invalid"`) {
+		t.Errorf("another's session that is there\n%s\nthat is over\n%s", one, other)
+	}
+	if telling, least := tells(t, func(kind int) { resume(p, foreign[kind]) }); telling {
+		t.Errorf("time tells another's session that is there from one that is over, by %.2f of all pairs at least", least)
+	}
+	full := d.issuer.Token(authtest.Actor("u_9"))
+	_, own := joined(full, "theirs")
+	if said := resume(d.drive(wsPath, token), own); !strings.Contains(said, `"resumed"`) || !strings.Contains(said, `"not_found"`) {
+		t.Errorf("one's own session, with a grant that does not cover what was joined: %s", said)
+	}
+	telling, least := tellsPrepared(t, func(kind int) func() {
+		_, frame := joined(full, []string{"theirs", "nobody"}[kind])
+		p := d.drive(wsPath, token)
+		return func() { resume(p, frame) }
+	})
+	if telling {
+		t.Errorf("time tells a subscription to what is there from one to what is not, by %.2f of all pairs at least", least)
 	}
 }
 
