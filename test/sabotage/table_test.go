@@ -209,7 +209,7 @@ var granted = []sabotage{
 			{"internal/server/publish.go", `s.record(ac, &request.Events[i], rail, now)`, `s.record(ac.After(i), &request.Events[i], rail, now)`},
 			{"internal/server/gesture.go", `s.gestureWriter(ac, in)`, `s.gestureWriter(ac.After(i), in)`},
 		}),
-		leaks: []cells{{only("publish-http", "gestures"), append(grantable, credential...)}, {only("publish-ws"), append(grantable, credential...)}},
+		leaks: []cells{{only("publish-http", "gestures"), slices.Concat(grantable, credential)}, {only("publish-ws"), slices.Concat(grantable, credential)}},
 	},
 	{
 		name:  "a renewed WebSocket keeps what is not granted any more",
