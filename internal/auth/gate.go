@@ -143,9 +143,12 @@ func (g *Gate) principal(r *http.Request) (*Principal, error) {
 }
 
 // Verify is [Verifier.Verify], and refuses what is revoked or older than
-// MaxTokenAge: the principal's end is no later than that after its iat. A token
-// that has no iat must end within MaxTokenAge from now; it counts as issued so
-// long before its end.
+// MaxTokenAge: the principal's end is no later than that after its iat. An iat that
+// is up to a minute ahead counts as now, so that a later revocation covers it.
+//
+// A token that has no iat must end within MaxTokenAge from now. When it was issued
+// nobody can say: one that its issuer made for longer is refused at first, but
+// accepted in its last MaxTokenAge, when its revocation may have been forgotten.
 func (g *Gate) Verify(ctx context.Context, raw string) (*Principal, error) {
 	p, err := g.opts.Verifier.Verify(ctx, raw)
 	if err != nil {
@@ -163,6 +166,10 @@ func (g *Gate) Verify(ctx context.Context, raw string) (*Principal, error) {
 	}
 	if !now.Before(id.ExpiresAt) {
 		return nil, errExpired
+	}
+	if id.IssuedAt.After(now) {
+		g.revocations.noteAhead(id, id.IssuedAt)
+		id.IssuedAt = now.UTC()
 	}
 	if g.Revoked(p) {
 		return nil, errRevoked

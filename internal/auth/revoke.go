@@ -13,9 +13,9 @@ import (
 	"github.com/twinrail/twinrail/internal/table"
 )
 
-// maxRevokedTokens bounds the revocations by jti in one tenant and env. There
-// are never more of the others than there are actors.
-const maxRevokedTokens = 10_000
+// maxRevoked bounds the revocations by jti in one tenant and env, and those by
+// actor: a request can name any, whether there is one or not.
+const maxRevoked = 10_000
 
 // maxClockSkew is how far ahead of ours the clock of an issuer may be.
 const maxClockSkew = time.Minute
@@ -34,7 +34,10 @@ type subject struct {
 	id          string // the jti or the actor; "" for the tenant
 }
 
+// scope returns the tenant and env, and group the kind too, of which there are
+// maxRevoked at most.
 func (s subject) scope() subject { return subject{tenant: s.tenant, env: s.env} }
+func (s subject) group() subject { return subject{tenant: s.tenant, env: s.env, kind: s.kind} }
 
 // key returns s as the key of its row: at most 901 bytes, injective on all
 // subjects.
@@ -74,16 +77,17 @@ type revocations struct {
 	// the table has the same rows as memory.
 	changes sync.Mutex
 
-	mu     sync.RWMutex
-	at     map[subject]time.Time
-	tokens map[subject]int // how many there are by jti, by scope
-	ends   deadlines[subject]
+	mu    sync.RWMutex
+	at    map[subject]time.Time
+	count map[subject]int // how many there are, by group
+	ends  deadlines[subject]
+	ahead map[subject]time.Time // see noteAhead; by scope
 }
 
 // openRevocations reads the table, and drops from it what has been kept for
 // long enough.
 func openRevocations(t table.Table, keep time.Duration, now time.Time) (*revocations, error) {
-	r := &revocations{table: t, keep: keep, at: make(map[subject]time.Time), tokens: make(map[subject]int)}
+	r := &revocations{table: t, keep: keep, at: make(map[subject]time.Time), count: make(map[subject]int), ahead: make(map[subject]time.Time)}
 	err := t.Scan(func(key string, value []byte) error {
 		s, err := parseSubject(key)
 		if err != nil {
@@ -143,15 +147,18 @@ func (r *revocations) add(s subject, c *Context, now time.Time) (time.Time, erro
 	}
 	r.mu.RLock()
 	was, again := r.at[s]
-	full := s.kind == subjectToken && r.tokens[s.scope()] >= maxRevokedTokens
+	full := r.count[s.group()] >= maxRevoked
+	ahead := r.ahead[s.scope()]
 	r.mu.RUnlock()
 	if full && !again {
-		return time.Time{}, twinrail.Errorf(twinrail.CodeLimitExceeded, "jti",
-			"%d tokens are revoked in this tenant and env: revoke the actor instead", maxRevokedTokens)
+		return time.Time{}, tooMany(s.kind)
 	}
 	at := now.UTC()
 	if was.After(at) {
 		at = was
+	}
+	if s.kind != subjectToken && ahead.After(at) {
+		at = ahead
 	}
 	value, err := json.Marshal(revocationRow{at, c.who().identity.ActorID, c.requestID})
 	if err != nil {
@@ -164,6 +171,26 @@ func (r *revocations) add(s subject, c *Context, now time.Time) (time.Time, erro
 	defer r.mu.Unlock()
 	r.set(s, at)
 	return at, nil
+}
+
+func tooMany(kind string) error {
+	if kind == subjectToken {
+		return twinrail.Errorf(twinrail.CodeLimitExceeded, kind, "%d tokens are revoked in this tenant and env: revoke the actor or the tenant instead", maxRevoked)
+	}
+	return twinrail.Errorf(twinrail.CodeLimitExceeded, kind, "%d actors are revoked in this tenant and env: revoke the tenant instead", maxRevoked)
+}
+
+// noteAhead notes that there is a token that says it was issued at iat, which is
+// still to come: the issuer's clock is ahead. Who revokes before iat means that
+// token too, and so a revocation by actor or of the tenant then counts as made at
+// iat. There is one such time for each tenant and env.
+func (r *revocations) noteAhead(id *twinrail.Identity, iat time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	at := subject{tenant: id.TenantID, env: id.Env}
+	if iat.After(r.ahead[at]) {
+		r.ahead[at] = iat
+	}
 }
 
 // maxSweep bounds how many rows one change drops on its way.
@@ -185,8 +212,8 @@ func (r *revocations) sweep(now time.Time) error {
 }
 
 func (r *revocations) set(s subject, at time.Time) {
-	if _, again := r.at[s]; !again && s.kind == subjectToken {
-		r.tokens[s.scope()]++
+	if _, again := r.at[s]; !again {
+		r.count[s.group()]++
 	}
 	r.at[s] = at
 	r.ends.set(s, at.Add(r.keep))
@@ -198,10 +225,8 @@ func (r *revocations) forget(now time.Time) (subject, bool) {
 		return subject{}, false
 	}
 	delete(r.at, s)
-	if s.kind == subjectToken {
-		if r.tokens[s.scope()]--; r.tokens[s.scope()] == 0 {
-			delete(r.tokens, s.scope())
-		}
+	if r.count[s.group()]--; r.count[s.group()] == 0 {
+		delete(r.count, s.group())
 	}
 	return s, true
 }
@@ -209,11 +234,12 @@ func (r *revocations) forget(now time.Time) (subject, bool) {
 // Revoke makes credentials of c's tenant and env void: every one with a jti; or
 // those of an actor, or of everybody, that were issued up to now or that do not
 // say when. An iat has whole seconds: what is issued in the second of the
-// revocation, after it, counts as issued before.
+// revocation, after it, counts as issued before. Where a token of the tenant whose
+// iat is still to come was verified before, the moment of the revocation is that.
 //
 // It is durable on return. It needs the permission session:revoke, else it has
 // code not_found; bad_request names what is wrong in the request;
-// limit_exceeded says that too many tokens are revoked one by one, and
+// limit_exceeded says that too many tokens or actors are revoked one by one, and
 // unavailable that it could not be stored.
 func (g *Gate) Revoke(c *Context, what twinrail.RevocationRequest) (twinrail.RevocationResponse, error) {
 	if !c.who().mayRevoke() {

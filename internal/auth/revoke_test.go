@@ -86,6 +86,7 @@ func TestRevoke(t *testing.T) {
 					t.Errorf("what was opened with %v is not revoked", tt.void[i])
 				}
 			}
+			time.Sleep(time.Nanosecond) // of an iat ahead, when it comes counts
 			for _, g := range []*Gate{g, kept.gate(t)} {
 				for _, claims := range tt.void {
 					verifies(t, g, revoked, claims)
@@ -96,6 +97,49 @@ func TestRevoke(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestRevokeAhead: an issuer's clock may be ahead of ours. What was opened with a
+// token of it before a revocation is void after it, on a server that was started
+// in between too, and so is the token itself; one that is issued later is not.
+func TestRevokeAhead(t *testing.T) {
+	for name, what := range map[string]twinrail.RevocationRequest{"actor": {ActorID: "u_1"}, "tenant": {Tenant: true}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var kept tables
+				g := kept.gate(t)
+				ahead := jwt.MapClaims{"iat": time.Now().Add(time.Minute).Unix(), "grants": []any{FullGrant()}}
+				p, err := verify(t, g, ahead)
+				if err != nil {
+					t.Fatal(err)
+				}
+				c, err := p.Enter(twinrail.Routing{TenantID: "t_acme", Env: "dev"}, "req-1", "")
+				if err != nil {
+					t.Fatal(err)
+				}
+				cookie, resume := cookieFor(t, g, c), g.SealResume(c, Resume{SessionID: "s1"})
+				time.Sleep(time.Second)
+				restarted := kept.gate(t)
+				for i, g := range []*Gate{restarted, g} { // each with no more than it knows by itself
+					if _, err := g.Revoke(withBearer(t, g, actorIs("boss")), what); err != nil {
+						t.Fatal(err)
+					}
+					if !g.Revoked(p) {
+						t.Errorf("gate %d: what was opened with it is not revoked", i)
+					}
+					_, err := withCookie(g, cookie)
+					wantError(t, err, twinrail.CodeCredentialRevoked, "")
+				}
+				for _, after := range []time.Duration{0, 59 * time.Second, time.Hour / 2} {
+					time.Sleep(after)
+					verifies(t, g, twinrail.CodeCredentialRevoked, ahead)
+				}
+				newer := withBearer(t, g)
+				_, err = g.OpenResume(newer, resume)
+				wantError(t, err, twinrail.CodeCredentialRevoked, "")
+			})
+		})
+	}
 }
 
 // TestRevokeInTheSecond of its iat: that the clock is just at it changes nothing.
@@ -245,8 +289,8 @@ func TestRevocationIsForgotten(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := g.revocations
-		if rows := kept.revocations.rows(); len(r.at) != 1 || len(r.tokens) != 0 || len(r.ends.queue.items) != 1 || len(rows) != 1 {
-			t.Errorf("held %v, of jti %v, stored %q", r.at, r.tokens, rows)
+		if rows := kept.revocations.rows(); len(r.at) != 1 || len(r.count) != 1 || len(r.ends.queue.items) != 1 || len(rows) != 1 {
+			t.Errorf("held %v, counted %v, stored %q", r.at, r.count, rows)
 		}
 	})
 }
@@ -270,7 +314,7 @@ func TestRevokedTokensAreBounded(t *testing.T) {
 		g := newGate(t, GateOptions{})
 		c := withBearer(t, g)
 		other := withBearer(t, g, envIs("prod"))
-		for i := range maxRevokedTokens {
+		for i := range maxRevoked {
 			if _, err := g.revocations.add(subject{"t_acme", "dev", subjectToken, fmt.Sprint(i)}, c, time.Now()); err != nil {
 				t.Fatal(err)
 			}
@@ -295,6 +339,36 @@ func TestRevokedTokensAreBounded(t *testing.T) {
 			t.Errorf("once others are forgotten: %v", err)
 		}
 	})
+}
+
+// TestRevokedActorsAreBounded: a request can name any actor, whether there is one
+// or not.
+func TestRevokedActorsAreBounded(t *testing.T) {
+	g := newGate(t, GateOptions{})
+	c := withBearer(t, g)
+	for i := range maxRevoked {
+		if _, err := g.revocations.add(subject{"t_acme", "dev", subjectActor, fmt.Sprint(i)}, c, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := g.Revoke(c, twinrail.RevocationRequest{ActorID: "more"})
+	wantError(t, err, twinrail.CodeLimitExceeded, "actor_id")
+	if !strings.Contains(err.Error(), "the tenant instead") {
+		t.Errorf("it is not said what to do: %v", err)
+	}
+	for _, ok := range []struct {
+		c    *Context
+		what twinrail.RevocationRequest
+	}{
+		{c, twinrail.RevocationRequest{ActorID: "7"}}, // again
+		{c, twinrail.RevocationRequest{TokenID: "j1"}},
+		{withBearer(t, g, envIs("prod")), twinrail.RevocationRequest{ActorID: "more"}},
+		{c, twinrail.RevocationRequest{Tenant: true}},
+	} {
+		if _, err := g.Revoke(ok.c, ok.what); err != nil {
+			t.Errorf("%+v: %v", ok.what, err)
+		}
+	}
 }
 
 func TestRevocationIsLogged(t *testing.T) {
