@@ -28,7 +28,7 @@ var floors = map[string][]string{
 	"internal/journal/journaltest": {".", "internal/auth", "internal/auth/authtest", "internal/journal"},
 	"internal/disk":                {".", "internal/auth", "internal/journal", "internal/table"},
 	"internal/presence":            {".", "internal/auth"},
-	"internal/session":             {".", "internal/table"},
+	"internal/session":             {".", "internal/auth", "internal/table"},
 	"internal/hub":                 {".", "internal/auth", "internal/journal"},
 	"internal/server":              {".", "internal/auth", "internal/feature", "internal/journal", "internal/hub", "internal/limit", "internal/presence", "internal/session", "internal/table"},
 	"internal/probe":               {".", "internal/auth"},

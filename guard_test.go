@@ -21,7 +21,8 @@ import (
 
 // What is promised by types is tested here: that journal, hub and presence are
 // reached only with an address that internal/auth made of a verified credential,
-// so that a path on which the check was forgotten does not compile.
+// and a session of before only with what it made of a verified resume token, so
+// that a path on which the check was forgotten does not compile.
 
 // guarded are the packages that are reached only so, or with the context itself.
 var guarded = []string{"internal/journal", "internal/disk", "internal/hub", "internal/presence", "internal/session", "internal/feature"}
@@ -103,10 +104,12 @@ import (
 	"github.com/twinrail/twinrail/internal/hub"
 	"github.com/twinrail/twinrail/internal/journal"
 	"github.com/twinrail/twinrail/internal/presence"
+	"github.com/twinrail/twinrail/internal/session"
 )
 
 func handle(
-	ctx context.Context, log journal.Journal, h *hub.Hub, people *presence.Registry, session *presence.Session,
+	ctx context.Context, log journal.Journal, h *hub.Hub, people *presence.Registry, here *presence.Session,
+	sessions *session.Registry, holder session.Holder, resumption auth.Resumption,
 	gate *auth.Gate, flags *feature.Store, c *auth.Context, reader auth.Reader, writer auth.Writer,
 	record journal.Record, kept journal.Entry, stated twinrail.Routing, address twinrail.Address,
 	id twinrail.Identity, event twinrail.Event, from hub.From, expect journal.Expect, cursor twinrail.Cursor,
@@ -133,13 +136,17 @@ const theRightWay = `
 	}
 	log.Append(ctx, []journal.Record{journal.NewRecord(w, event), record}, expect)
 	h.Gesture(w, event)
-	session.Enter(w, "", nil)
+	here.Enter(w, "", nil)
 	flags.Set(c, "", twinrail.FlagRequest{})
 	gate.Revoke(c, twinrail.RevocationRequest{})
 	gate.IssueTicket(c, twinrail.TicketRequest{})
-	gate.OpenResume(c, "")
+	resumed, err := gate.OpenResume(c, "")
+	if err != nil {
+		return
+	}
+	sessions.Claim(resumed, holder)
 	c.RenewedBy(c.Principal())
-	_ = []any{auth.Reader{}, auth.Writer{}, auth.Context{}, auth.Principal{}, journal.Record{}} // refused when they are used
+	_ = []any{auth.Reader{}, auth.Writer{}, auth.Context{}, auth.Principal{}, auth.Resumption{}, journal.Record{}} // refused when they are used
 `
 
 // forgotten are ways to do without the check, each with what all of the
@@ -160,7 +167,7 @@ var forgotten = []struct{ code, answer string }{
 	{`journal.NewRecord(stated, event)`, `as auth.Writer value`},
 	{`journal.NewRecord(address, event)`, `as auth.Writer value`},
 	{`h.Gesture(address, event)`, `as auth.Writer value`},
-	{`session.Enter(address, "", nil)`, `as auth.Writer value`},
+	{`here.Enter(address, "", nil)`, `as auth.Writer value`},
 	// and who it is, is neither.
 	{`h.Subscribe(ctx, c, from, nil)`, `cannot use c (variable of type *auth.Context) as auth.Reader value`},
 	{`h.Subscribe(ctx, c.Routing(), from, nil)`, `as auth.Reader value`},
@@ -172,7 +179,7 @@ var forgotten = []struct{ code, answer string }{
 	{`people.Members(writer)`, `as auth.Reader value`},
 	{`journal.NewRecord(reader, event)`, `cannot use reader (variable of struct type auth.Reader) as auth.Writer value`},
 	{`h.Gesture(reader, event)`, `as auth.Writer value`},
-	{`session.Enter(reader, "", nil)`, `as auth.Writer value`},
+	{`here.Enter(reader, "", nil)`, `as auth.Writer value`},
 	{`_ = auth.Reader(writer)`, `cannot convert writer (variable of struct type auth.Writer) to type auth.Reader`},
 	{`_ = auth.Writer(reader)`, `cannot convert reader (variable of struct type auth.Reader) to type auth.Writer`},
 	// The answer to the check cannot be passed over on the way.
@@ -221,6 +228,16 @@ var forgotten = []struct{ code, answer string }{
 	{`gate.IssueTicket(c.Principal(), twinrail.TicketRequest{})`, `as *auth.Context value`},
 	{`gate.OpenResume(id, "")`, `as *auth.Context value`},
 	{`c.RenewedBy(id)`, `as *auth.Principal value`},
+
+	// What a client says of its session is no right to have it.
+	{`sessions.Claim("s_1", holder)`, `as auth.Resumption value`},
+	{`sessions.Claim(auth.Resume{SessionID: "s_1"}, holder)`, `as auth.Resumption value`},
+	{`sessions.Claim(c, holder)`, `as auth.Resumption value`},
+	{`sessions.Claim(gate.OpenResume(c, ""), holder)`, `multiple-value gate.OpenResume`},
+	{`_ = auth.Resumption{said: auth.Resume{SessionID: "s_1"}}`, `cannot refer to unexported field said in struct literal of type auth.Resumption`},
+	{`_ = auth.Resumption{auth.Resume{SessionID: "s_1"}}`, `in struct literal of type auth.Resumption`},
+	{`_ = auth.Resumption(auth.Resume{SessionID: "s_1"})`, `cannot convert`},
+	{`resumption.said.SessionID = "s_1"`, `resumption.said undefined`},
 }
 
 // TestForgottenCheck compiles what somebody might write who forgets.
@@ -263,8 +280,8 @@ var unchecked = map[string][]string{
 		"(*presence.Session).Holds", "(*presence.Session).Leave", "(*presence.Session).Lose",
 		"(*presence.Session).Regain", "(*presence.Session).Close",
 	},
-	"a session is found by what a signed resume token says, or held, and has no events": {
-		"(*session.Registry).Claim", "(*session.Session).ID", "(*session.Session).Uses", "(*session.Session).Value",
+	"a session was claimed by a Resumption, or is new, and has no events": {
+		"(*session.Session).ID", "(*session.Session).Uses", "(*session.Session).Value",
 		"(*session.Session).SetValue", "(*session.Session).Lose", "(*session.Session).End", "(session.Holder).TakenOver",
 	},
 	"flags say what a tenant may do, and nothing that is its own": {
@@ -297,7 +314,7 @@ func TestNothingGoesWithoutARight(t *testing.T) {
 	for _, name := range guarded {
 		for _, f := range exported(c.load(t, name)) {
 			_, listed := excused[short(f.FullName())]
-			switch takes := mentions(f.Signature().Params(), "auth.Reader", "auth.Writer", "auth.Context", "journal.Record"); {
+			switch takes := mentions(f.Signature().Params(), "auth.Reader", "auth.Writer", "auth.Context", "auth.Resumption", "journal.Record"); {
 			case takes && listed:
 				t.Errorf("%s takes a right, and need not be excused", short(f.FullName()))
 			case takes:
@@ -334,6 +351,7 @@ var makers = map[string]string{
 	"(*auth.Context).ReaderOfAny": "the grants",
 	"(*auth.Context).Writer":      "the grants",
 	"(*auth.Context).Presenter":   "the grants",
+	"(*auth.Gate).OpenResume":     "a signature, of what is the same actor's",
 	"(*hub.Sub).Reader":           "what it was made of",
 
 	// For tests, and as in production: a token is minted, and verified.
@@ -349,6 +367,8 @@ var written = map[string][]string{
 	"Context":   {"Enter", "RenewedBy"},
 	"Reader":    {"ReaderOfAny"},
 	"Writer":    {"writer"},
+
+	"Resumption": {"OpenResume"},
 }
 
 func TestOnlyAuthMakesRights(t *testing.T) {
@@ -360,7 +380,7 @@ func TestOnlyAuthMakesRights(t *testing.T) {
 			continue
 		}
 		for _, f := range exported(c.load(t, name)) {
-			if mentions(f.Signature().Results(), "auth.Reader", "auth.Writer", "auth.Context", "auth.Principal") {
+			if mentions(f.Signature().Results(), "auth.Reader", "auth.Writer", "auth.Context", "auth.Principal", "auth.Resumption") {
 				found[short(f.FullName())] = true
 				if makers[short(f.FullName())] == "" {
 					t.Errorf("%s returns a right, or who has one: what does it make it of?", short(f.FullName()))

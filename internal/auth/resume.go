@@ -17,7 +17,7 @@ import (
 // MaxResumeToken bounds a resume token in bytes.
 const MaxResumeToken = 64 << 10
 
-// Resume is what a resume token says.
+// Resume is what a resume token is to say.
 type Resume struct {
 	SessionID string
 	// Uses is how often the session had been resumed when the token was made.
@@ -33,6 +33,20 @@ type ResumeSub struct {
 	Channels twinrail.ChannelSet
 	Present  bool // the client is a member there
 }
+
+// Resumption is the right of one actor to go on with a session, as that was when
+// the resume token was made. Only [Gate.OpenResume] makes one; the zero Resumption
+// is of no session.
+type Resumption struct{ said Resume }
+
+// SessionID returns the session's id, "" of the zero Resumption.
+func (r Resumption) SessionID() string { return r.said.SessionID }
+
+// Uses returns how often the session had been resumed.
+func (r Resumption) Uses() uint64 { return r.said.Uses }
+
+// Subs returns the session's subscriptions. The caller must not change them.
+func (r Resumption) Subs() []ResumeSub { return r.said.Subs }
 
 const resumePrefix = "r1."
 
@@ -65,42 +79,42 @@ func (g *Gate) signResume(signed string) string {
 	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// OpenResume returns what a resume token says. It has code resume_invalid where
+// OpenResume returns the right that a resume token gives. It has code resume_invalid where
 // the token was not made by this server, or not for c's tenant, env and actor;
 // and credential_revoked where the credential that it was made for was revoked
 // since.
-func (g *Gate) OpenResume(c *Context, token string) (Resume, error) {
+func (g *Gate) OpenResume(c *Context, token string) (Resumption, error) {
 	refused := &twinrail.Error{Code: twinrail.CodeResumeInvalid}
 	if len(token) > MaxResumeToken {
-		return Resume{}, refused
+		return Resumption{}, refused
 	}
 	// The signature is compared as text and covers text, so that no other
 	// spelling of the same bytes is a token.
 	dot := strings.LastIndexByte(token, '.')
 	if dot < len(resumePrefix) || !strings.HasPrefix(token, resumePrefix) {
-		return Resume{}, refused
+		return Resumption{}, refused
 	}
 	if !hmac.Equal([]byte(g.signResume(token[:dot])), []byte(token[dot+1:])) {
-		return Resume{}, refused
+		return Resumption{}, refused
 	}
 	raw, err := base64.RawURLEncoding.DecodeString(token[len(resumePrefix):dot])
 	if err != nil {
-		return Resume{}, refused
+		return Resumption{}, refused
 	}
 	body, err := parseResume(raw)
 	if err != nil {
-		return Resume{}, refused
+		return Resumption{}, refused
 	}
 	id := &c.who().identity
 	if body.tenant != id.TenantID || body.env != id.Env || body.actor != id.ActorID {
-		return Resume{}, refused
+		return Resumption{}, refused
 	}
 	if g.revocations.covers(&twinrail.Identity{
 		TenantID: body.tenant, Env: body.env, ActorID: body.actor, TokenID: body.tokenID, IssuedAt: body.issuedAt,
 	}) {
-		return Resume{}, errRevoked
+		return Resumption{}, errRevoked
 	}
-	return body.Resume, nil
+	return Resumption{said: body.Resume}, nil
 }
 
 // resumeBody is all that a resume token says.

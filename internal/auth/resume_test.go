@@ -46,7 +46,7 @@ func TestResumeRoundTrip(t *testing.T) {
 			t.Fatalf("the token is %q", token)
 		}
 		got, err := g.OpenResume(c, token)
-		if err != nil || !reflect.DeepEqual(got, r) {
+		if err != nil || !reflect.DeepEqual(got.said, r) {
 			t.Fatalf("%v\ngot  %+v\nwant %+v", err, got, r)
 		}
 
@@ -66,7 +66,7 @@ func TestResumeIsBound(t *testing.T) {
 	token := g.SealResume(withBearer(t, g, tokenIs("j1")), Resume{SessionID: "s1", Uses: 3})
 	again := newGate(t, GateOptions{Key: secret})
 	got, err := again.OpenResume(withBearer(t, again, tokenIs("j2")), token) // another credential of the same
-	if err != nil || got.SessionID != "s1" || got.Uses != 3 {
+	if err != nil || got.SessionID() != "s1" || got.Uses() != 3 {
 		t.Errorf("after a restart: %+v, %v", got, err)
 	}
 	forged := g.SealResume(withBearer(t, g), Resume{})
@@ -160,8 +160,8 @@ func TestResumeSize(t *testing.T) {
 	if len(largest) > MaxResumeToken || len(largest) < MaxResumeToken-1000 {
 		t.Errorf("the largest has %d bytes", len(largest))
 	}
-	if r, err := g.OpenResume(c, largest); err != nil || len(r.Subs) != n {
-		t.Errorf("the largest: %d of %d, %v", len(r.Subs), n, err)
+	if r, err := g.OpenResume(c, largest); err != nil || len(r.Subs()) != n {
+		t.Errorf("the largest: %d of %d, %v", len(r.Subs()), n, err)
 	}
 	// A longer one is refused, also if it is signed.
 	id := c.Principal().Identity()

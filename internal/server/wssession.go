@@ -84,7 +84,7 @@ func (c *wsConn) resume(f *clientFrame) error {
 	if err != nil {
 		return err
 	}
-	joins, said := c.reopen(ac, what.Subs, f.Cursors)
+	joins, said := c.reopen(ac, what.Subs(), f.Cursors)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i, o := range joins {
@@ -107,15 +107,15 @@ func (c *wsConn) resume(f *clientFrame) error {
 
 // claim takes the session over that the frame's token names, in the place of the
 // one that the connection began with.
-func (c *wsConn) claim(ac *auth.Context, f *clientFrame) (auth.Resume, error) {
+func (c *wsConn) claim(ac *auth.Context, f *clientFrame) (auth.Resumption, error) {
 	what, err := c.checkResume(ac, f)
 	if err != nil {
 		return what, err
 	}
-	if err := c.takeJoins(ac, len(what.Subs)); err != nil {
+	if err := c.takeJoins(ac, len(what.Subs())); err != nil {
 		return what, err
 	}
-	claimed, err := c.server.sessions.Claim(what.SessionID, what.Uses, c)
+	claimed, err := c.server.sessions.Claim(what, c)
 	if err != nil {
 		return what, err
 	}
@@ -139,20 +139,21 @@ func (c *wsConn) claim(ac *auth.Context, f *clientFrame) (auth.Resume, error) {
 }
 
 // checkResume checks all that can be before the token is used up.
-func (c *wsConn) checkResume(ac *auth.Context, f *clientFrame) (auth.Resume, error) {
+func (c *wsConn) checkResume(ac *auth.Context, f *clientFrame) (auth.Resumption, error) {
 	c.mu.Lock()
 	joined := len(c.joins)
 	c.mu.Unlock()
 	if joined > 0 {
-		return auth.Resume{}, twinrail.Errorf(twinrail.CodeBadRequest, "op", "resume comes in place of joins")
+		return auth.Resumption{}, twinrail.Errorf(twinrail.CodeBadRequest, "op", "resume comes in place of joins")
 	}
 	what, err := c.server.opts.Gate.OpenResume(ac, f.ResumeToken)
 	if err != nil {
 		return what, err
 	}
-	known := make(map[string]bool, len(what.Subs))
-	for i := range what.Subs {
-		sub := &what.Subs[i]
+	subs := what.Subs()
+	known := make(map[string]bool, len(subs))
+	for i := range subs {
+		sub := &subs[i]
 		known[sub.Name] = true
 		if sub.Channels != twinrail.ChannelsOf(twinrail.Presence) && f.Cursors[sub.Name] == "" {
 			return what, twinrail.Errorf(twinrail.CodeBadRequest, "cursors."+sub.Name, "each subscription with events needs its cursor")

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/twinrail/twinrail"
+	"github.com/twinrail/twinrail/internal/auth"
+	"github.com/twinrail/twinrail/internal/auth/authtest"
 	"github.com/twinrail/twinrail/internal/session"
 	"github.com/twinrail/twinrail/internal/table"
 )
@@ -42,8 +44,10 @@ func (h *holder) times() int {
 
 // rig is a registry over a table that outlives it.
 type rig struct {
-	t tester
-	g *session.Registry
+	t    tester
+	g    *session.Registry
+	gate *auth.Gate
+	who  *auth.Context // whose sessions are
 
 	table.Table        // the registry's view of memory
 	memory             *table.Memory
@@ -55,6 +59,8 @@ type rig struct {
 func newRig(t tester) *rig {
 	r := &rig{t: t, memory: new(table.Memory), deletes: make(map[string]int), overTimes: make(map[string]int)}
 	r.Table = r.memory
+	issuer := authtest.New(t)
+	r.gate, r.who = issuer.Gate(auth.GateOptions{}), issuer.Context("t_acme", "u_1")
 	r.open()
 	return r
 }
@@ -177,7 +183,7 @@ func (r *rig) new(h session.Holder) *session.Session {
 
 func (r *rig) claim(id string, uses uint64, h session.Holder) *session.Session {
 	r.t.Helper()
-	s, err := r.g.Claim(id, uses, h)
+	s, err := r.g.Claim(r.resumes(id, uses), h)
 	if err != nil {
 		r.t.Fatalf("claim: %v", err)
 	}
@@ -187,10 +193,20 @@ func (r *rig) claim(id string, uses uint64, h session.Holder) *session.Session {
 	return s
 }
 
+// resumes returns the right to go on with the session.
+func (r *rig) resumes(id string, uses uint64) auth.Resumption {
+	r.t.Helper()
+	right, err := r.gate.OpenResume(r.who, r.gate.SealResume(r.who, auth.Resume{SessionID: id, Uses: uses}))
+	if err != nil {
+		r.t.Fatalf("open: %v", err)
+	}
+	return right
+}
+
 // refuse checks that a claim is refused with the code.
 func (r *rig) refuse(id string, uses uint64, code twinrail.Code) {
 	r.t.Helper()
-	s, err := r.g.Claim(id, uses, &holder{})
+	s, err := r.g.Claim(r.resumes(id, uses), &holder{})
 	var e *twinrail.Error
 	if s != nil || !errors.As(err, &e) || e.Code != code {
 		r.t.Fatalf("claim with %d uses: %v, %v; want %s", uses, s, err, code)

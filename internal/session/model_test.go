@@ -47,7 +47,7 @@ func (m *model) claim(t *rapid.T) {
 	s := rapid.SampledFrom(m.all).Draw(t, "session")
 	uses := uint64(rapid.IntRange(0, int(s.uses)+1).Draw(t, "uses"))
 	h := &holder{}
-	got, err := m.r.g.Claim(s.id, uses, h)
+	got, err := m.r.g.Claim(m.r.resumes(s.id, uses), h)
 	switch {
 	case s.over || uses > s.uses:
 		wantCode(t, err, twinrail.CodeResumeExpired)

@@ -175,7 +175,7 @@ func TestClose(t *testing.T) {
 		}
 		r.onPut(func(string, table.Durability) error { t.Error("the table is used after the end"); return nil })
 		_, err := r.g.New(h)
-		_, err2 := r.g.Claim(s.ID(), 0, h)
+		_, err2 := r.g.Claim(r.resumes(s.ID(), 0), h)
 		if !errors.Is(err, session.ErrClosed) || !errors.Is(err2, session.ErrClosed) {
 			t.Errorf("new: %v, claim: %v", err, err2)
 		}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/twinrail/twinrail"
+	"github.com/twinrail/twinrail/internal/auth"
 	"github.com/twinrail/twinrail/internal/table"
 )
 
@@ -161,18 +162,18 @@ const idPrefix = "s_"
 
 func newID() string { return idPrefix + strings.ToLower(rand.Text()) }
 
-// Claim gives the session to h, which must not hold another one, and returns it
-// once that is durable. Uses is how often the session had been claimed before as
-// far as the claimant knows: where it was claimed since, or somebody else is
-// about to, that is resume_used. Where it is over, or there is none, it is
-// resume_expired. The holder that it is taken from, if there is one, is told
+// Claim gives the session of what to h, which must not hold another one, and
+// returns it once that is durable. Where it was claimed since the token that what
+// comes from was made, or somebody else is about to claim it, that is resume_used.
+// Where it is over, or there is none, it is resume_expired. The holder that it is taken from, if there is one, is told
 // before Claim returns. After another error nothing has changed, as long as the
 // server runs; whether the claim is counted after its end is open.
-func (g *Registry) Claim(id string, uses uint64, h Holder) (*Session, error) {
+func (g *Registry) Claim(what auth.Resumption, h Holder) (*Session, error) {
 	if err := g.begin(); err != nil {
 		return nil, err
 	}
 	defer g.writes.Done()
+	id, uses := what.SessionID(), what.Uses()
 	s, err := g.claim(id, uses)
 	if err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/twinrail/twinrail"
+	"github.com/twinrail/twinrail/internal/auth"
 	"github.com/twinrail/twinrail/internal/session"
 	"github.com/twinrail/twinrail/internal/table"
 )
@@ -146,6 +147,8 @@ func TestClaimRefused(t *testing.T) {
 		r.claim(s.ID(), 1, h)
 		r.refuse(s.ID(), 0, used)
 		r.refuse(s.ID(), 1, used)
+		_, err := r.g.Claim(auth.Resumption{}, h)
+		wantCode(t, err, isOut)
 		if h.times() != 0 {
 			t.Error("a claim that was refused took the session over")
 		}
@@ -163,7 +166,7 @@ func TestClaimsRace(t *testing.T) {
 		for range 16 {
 			wg.Go(func() {
 				h := &holder{}
-				_, err := r.g.Claim(s.ID(), 0, h)
+				_, err := r.g.Claim(r.resumes(s.ID(), 0), h)
 				mu.Lock()
 				defer mu.Unlock()
 				if err == nil {
@@ -185,7 +188,7 @@ func (r *rig) hanging(id string, uses uint64, h session.Holder) (end func() erro
 	hangs, release := r.hang()
 	result := make(chan error, 1)
 	go func() {
-		_, err := r.g.Claim(id, uses, h)
+		_, err := r.g.Claim(r.resumes(id, uses), h)
 		result <- err
 	}()
 	<-hangs
@@ -234,7 +237,7 @@ func TestClaimFails(t *testing.T) {
 		h := &holder{}
 		s := r.new(h)
 		r.onPut(fail)
-		if _, err := r.g.Claim(s.ID(), 0, &holder{}); !errors.Is(err, broken) {
+		if _, err := r.g.Claim(r.resumes(s.ID(), 0), &holder{}); !errors.Is(err, broken) {
 			t.Fatalf("claim: %v", err)
 		}
 		if _, err := r.g.New(&holder{}); !errors.Is(err, broken) {
@@ -249,7 +252,7 @@ func TestClaimFails(t *testing.T) {
 		s.Lose(h)
 
 		r.onPut(fail)
-		if _, err := r.g.Claim(s.ID(), 1, &holder{}); !errors.Is(err, broken) {
+		if _, err := r.g.Claim(r.resumes(s.ID(), 1), &holder{}); !errors.Is(err, broken) {
 			t.Fatalf("claim: %v", err)
 		}
 		r.onPut(nil)
