@@ -53,6 +53,7 @@ type rig struct {
 	memory             *table.Memory
 	mu                 sync.Mutex
 	put                func(key string, d table.Durability) error // before each Put, where set
+	del                func()                                     // before each Delete, where set
 	deletes, overTimes map[string]int
 }
 
@@ -76,6 +77,26 @@ func (r *rig) Put(key string, value []byte, d table.Durability) error {
 		}
 	}
 	return r.Table.Put(key, value, d)
+}
+
+// Delete is that of a table that may be slow.
+func (r *rig) Delete(key string, d table.Durability) error {
+	r.mu.Lock()
+	del := r.del
+	r.mu.Unlock()
+	if del != nil {
+		del()
+	}
+	return r.Table.Delete(key, d)
+}
+
+// holdDeletes has every Delete wait until release is called.
+func (r *rig) holdDeletes() (release func()) {
+	on := make(chan struct{})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.del = func() { <-on }
+	return func() { close(on) }
 }
 
 func (r *rig) onPut(fn func(key string, d table.Durability) error) {

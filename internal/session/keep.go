@@ -88,7 +88,8 @@ func (g *Registry) load() error {
 	return errors.Join(errs...)
 }
 
-// run ends sessions when their window does, and notes that the server is alive.
+// run ends sessions when their window does, deletes the rows of those that are
+// over, and notes that the server is alive.
 func (g *Registry) run() {
 	defer close(g.done)
 	alive := time.NewTicker(aliveEvery)
@@ -96,11 +97,14 @@ func (g *Registry) run() {
 	for {
 		select {
 		case <-g.quit:
+			g.deleteRows()
 			return
 		case <-g.over.C:
 			for s := g.due(); s != nil; s = g.due() {
-				g.finish(s)
+				g.options.OnOver(s)
 			}
+		case <-g.ended:
+			g.deleteRows()
 		case <-alive.C:
 			// A table that fails says so to those who need an answer.
 			_ = g.stamp(table.Lazy)
@@ -119,16 +123,18 @@ func (g *Registry) due() *Session {
 		return nil
 	}
 	g.lost.remove(s)
-	delete(g.sessions, s.id)
+	g.drop(s)
 	return s
 }
 
-// finish does what is left to do for a session that is over. Should its row
-// stay, as after a failure of the table, the session is over once more within
-// the window after the next start.
-func (g *Registry) finish(s *Session) {
-	_ = g.options.Table.Delete(s.id, table.Lazy)
-	g.options.OnOver(s)
+func (g *Registry) deleteRows() {
+	g.mu.Lock()
+	rows := g.rows
+	g.rows = nil
+	g.mu.Unlock()
+	for _, id := range rows {
+		_ = g.options.Table.Delete(id, table.Lazy) // see drop
+	}
 }
 
 // list is a queue of sessions that can be left anywhere. The zero list is empty.

@@ -60,6 +60,7 @@ type Registry struct {
 	options Options
 	start   time.Time // what moments are counted from, by the monotonic clock
 	over    *time.Timer
+	ended   chan struct{} // takes one, when there is something in rows
 	quit    chan struct{}
 	done    chan struct{}  // closed at the end of run
 	writes  sync.WaitGroup // changes of the table; none begins after closed
@@ -68,7 +69,8 @@ type Registry struct {
 	closed   bool
 	sessions map[string]*Session
 	held     int
-	lost     list // the others, the one that was lost first at the front
+	lost     list     // of the others, the one that was lost first at the front
+	rows     []string // of sessions that were ended, for run to delete; at most maxRows
 }
 
 // Session is one session.
@@ -92,6 +94,7 @@ func Open(o Options) (*Registry, error) {
 	g := &Registry{
 		options:  o.withDefaults(),
 		start:    time.Now(),
+		ended:    make(chan struct{}, 1),
 		quit:     make(chan struct{}),
 		done:     make(chan struct{}),
 		sessions: make(map[string]*Session),
@@ -186,7 +189,7 @@ func (g *Registry) Claim(what auth.Resumption, h Holder) (*Session, error) {
 	old, over := g.claimed(s, h, err == nil)
 	if over {
 		// It ended meanwhile, and its row may have been deleted before the Put.
-		_ = g.options.Table.Delete(id, table.Lazy) // see finish
+		_ = g.options.Table.Delete(id, table.Lazy) // see drop
 		return nil, expired()
 	}
 	if err != nil {
@@ -293,15 +296,15 @@ func (g *Registry) wait(s *Session, until time.Duration) {
 	g.lost.add(s)
 }
 
-// End says that h, if it holds the session, ends it.
+// End says that h, if it holds the session, ends it. It does not wait for the
+// table.
 func (s *Session) End(h Holder) {
 	if s.end(h) {
-		defer s.g.writes.Done()
-		s.g.finish(s)
+		s.g.options.OnOver(s)
 	}
 }
 
-// end reports whether the session is over now; the caller calls writes.Done.
+// end reports whether the session is over now.
 func (s *Session) end(h Holder) bool {
 	g := s.g
 	g.mu.Lock()
@@ -311,7 +314,24 @@ func (s *Session) end(h Holder) bool {
 	}
 	s.holder = nil
 	g.held--
-	delete(g.sessions, s.id)
-	g.writes.Add(1)
+	g.drop(s)
 	return true
+}
+
+// maxRows bounds how many rows wait to be deleted. It takes a table that is stuck
+// to come to it; then rows stay, as after a failure.
+const maxRows = 1 << 16
+
+// drop takes out a session that is over, and leaves its row to run. Should the row
+// stay, the session is over once more within the window after the next start.
+// Guarded by g.mu.
+func (g *Registry) drop(s *Session) {
+	delete(g.sessions, s.id)
+	if len(g.rows) < maxRows {
+		g.rows = append(g.rows, s.id)
+	}
+	select {
+	case g.ended <- struct{}{}:
+	default:
+	}
 }

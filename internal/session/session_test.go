@@ -88,6 +88,7 @@ func TestEnd(t *testing.T) {
 		h := &holder{}
 		s, other := r.new(h), r.new(h)
 		s.End(h)
+		synctest.Wait()
 		r.wantIDs(other.ID())
 		r.wantLen(1, 1)
 		r.refuse(s.ID(), 0, isOut)
@@ -98,6 +99,53 @@ func TestEnd(t *testing.T) {
 		if n := r.over(s.ID()); n != 1 {
 			t.Errorf("over %d times", n)
 		}
+	})
+}
+
+// TestEndDoesNotWait for a table that is slow: sessions are over all the same, and
+// their rows go later, or by the end of the registry.
+func TestEndDoesNotWait(t *testing.T) {
+	test(t, func(t *testing.T, r *rig) {
+		const n = 1000
+		h := &holder{}
+		var all []*session.Session
+		for range n {
+			all = append(all, r.new(h))
+		}
+		lost := r.new(h)
+		lost.Lose(h)
+		release := r.holdDeletes()
+		for _, s := range all {
+			s.End(h) // with no goroutine of the registry's help
+			if r.over(s.ID()) != 1 {
+				t.Fatal("nobody was told at once")
+			}
+			r.refuse(s.ID(), 0, isOut)
+		}
+		r.wantLen(1, 0)
+		pass(window)
+		if len(r.ids()) != n+1 {
+			t.Errorf("%d rows are left of %d", len(r.ids()), n+1)
+		}
+		release()
+		pass(time.Millisecond)
+		r.wantLen(0, 0)
+		r.wantIDs()
+		if r.over(lost.ID()) != 1 {
+			t.Error("the one that was lost is not over")
+		}
+
+		last, kept := r.new(h), r.new(h)
+		release = r.holdDeletes()
+		last.End(h)
+		closed := make(chan error)
+		go func() { closed <- r.g.Close() }()
+		pass(time.Second)
+		release()
+		if err := <-closed; err != nil {
+			t.Error(err)
+		}
+		r.wantIDs(kept.ID())
 	})
 }
 
