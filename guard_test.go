@@ -263,7 +263,7 @@ var unchecked = map[string][]string{
 		"session.Open", "(*session.Registry).New", "feature.Open",
 	},
 	"it ends, or is the wiring of, all of it": {
-		"(journal.Journal).Close", "(*journal.Memory).Close", "(*disk.Journal).Close", "(*session.Registry).Close",
+		"(journal.Journal).Close", "(*journal.Memory).Close", "(*disk.Journal).Close", "(*session.Registry).Close", "(*session.Registry).EndLost",
 		"(journal.Journal).Notify", "(*journal.Memory).Notify", "(*disk.Journal).Notify", "(*feature.Store).OnChange",
 	},
 	"it is about a Record, which was made of a Writer": {

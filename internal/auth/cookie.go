@@ -60,7 +60,7 @@ func (g *Gate) OpenSession(c *Context, r *http.Request) (*http.Cookie, error) {
 	value := newSecret()
 	ended, err := g.logins.open(digestOf(value), digestOf(old), p, now)
 	if ended {
-		g.revoked()
+		g.revoked(p.actor())
 	}
 	if err != nil {
 		return nil, g.unavailable("the session cannot be stored", err)
@@ -91,7 +91,7 @@ func (g *Gate) EndSession(c *Context, r *http.Request) (*http.Cookie, error) {
 		return nil, g.unavailable("the end of the session cannot be stored", err)
 	}
 	if ended {
-		g.revoked()
+		g.revoked(c.who().actor())
 	}
 	return removed, nil
 }

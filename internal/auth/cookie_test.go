@@ -169,7 +169,7 @@ func TestEndSession(t *testing.T) {
 	var kept tables
 	g := kept.gate(t)
 	var told int
-	g.OnRevoke(func() { told++ })
+	g.OnRevoke(func(_, _, _ string) { told++ })
 	bearer := withBearer(t, g)
 	cookie, other := cookieFor(t, g, bearer), cookieFor(t, g, bearer)
 	c, err := withCookie(g, cookie)
@@ -238,7 +238,7 @@ func TestEndSessionOfAnother(t *testing.T) {
 	var kept tables
 	g := kept.gate(t)
 	var told int
-	g.OnRevoke(func() { told++ })
+	g.OnRevoke(func(_, _, _ string) { told++ })
 	bearer := withBearer(t, g)
 	cookie := cookieFor(t, g, bearer)
 	none := &http.Cookie{Name: cookieName, Value: newSecret()}
@@ -272,7 +272,7 @@ func TestSessionGivesWay(t *testing.T) {
 	var kept tables
 	g := kept.gate(t)
 	var told int
-	g.OnRevoke(func() { told++ })
+	g.OnRevoke(func(_, _, _ string) { told++ })
 	bearer := withBearer(t, g)
 	first := cookieFor(t, g, bearer)
 	c, err := withCookie(g, first)
@@ -345,7 +345,7 @@ func TestSessionsAreBounded(t *testing.T) {
 		var kept tables
 		g := kept.gate(t)
 		var told int
-		g.OnRevoke(func() { told++ })
+		g.OnRevoke(func(_, _, _ string) { told++ })
 		bearer := withBearer(t, g)
 		other := cookieFor(t, g, withBearer(t, g, actorIs("u_2")))
 		cookieFor(t, g, withBearer(t, g, tenantIs("t_other")))
@@ -475,7 +475,7 @@ func TestSessionsAtOnce(t *testing.T) {
 	var kept tables
 	g := kept.gate(t)
 	var told atomic.Int32
-	g.OnRevoke(func() { told.Add(1) })
+	g.OnRevoke(func(_, _, _ string) { told.Add(1) })
 	bearer := withBearer(t, g)
 	var group sync.WaitGroup
 	for i := range 8 {

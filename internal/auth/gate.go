@@ -49,7 +49,7 @@ type Gate struct {
 	revocations *revocations
 	logins      *logins
 	tickets     tickets
-	onRevoke    func()
+	onRevoke    func(tenant, env, actor string)
 }
 
 // NewGate returns a Gate, having read its tables.

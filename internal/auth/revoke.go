@@ -255,7 +255,11 @@ func (g *Gate) Revoke(c *Context, what twinrail.RevocationRequest) (twinrail.Rev
 		return twinrail.RevocationResponse{}, g.unavailable("the revocation cannot be stored", err)
 	}
 	g.opts.Logger.Info("credentials revoked", "kind", s.kind, "tenant", s.tenant, "env", s.env, "by", id.ActorID, "request_id", c.requestID)
-	g.revoked()
+	whose := actor{tenant: s.tenant, env: s.env}
+	if s.kind == subjectActor {
+		whose.id = s.id
+	}
+	g.revoked(whose)
 	return twinrail.RevocationResponse{RevokedAt: at, ForgottenAt: at.Add(g.opts.MaxTokenAge)}, nil
 }
 
@@ -290,11 +294,12 @@ func (g *Gate) Revoked(p *Principal) bool {
 }
 
 // OnRevoke has fn called after each change of what Revoked says, by whoever made
-// the change. It is to be called before the gate is used, once.
-func (g *Gate) OnRevoke(fn func()) { g.onRevoke = fn }
+// the change, with whom it is about: an actor of a tenant in an env, or, where the
+// actor is "", any there. It is to be called before the gate is used, once.
+func (g *Gate) OnRevoke(fn func(tenant, env, actor string)) { g.onRevoke = fn }
 
-func (g *Gate) revoked() {
+func (g *Gate) revoked(whose actor) {
 	if g.onRevoke != nil {
-		g.onRevoke()
+		g.onRevoke(whose.tenant, whose.env, whose.id)
 	}
 }

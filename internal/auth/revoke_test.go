@@ -64,7 +64,12 @@ func TestRevoke(t *testing.T) {
 			var kept tables
 			g := kept.gate(t)
 			told := 0
-			g.OnRevoke(func() { told++ })
+			g.OnRevoke(func(tenant, env, actor string) {
+				told++
+				if tenant != "t_acme" || env != "dev" || actor != tt.what.ActorID {
+					t.Errorf("told of %q, %q, %q", tenant, env, actor)
+				}
+			})
 			c := withBearer(t, g, actorIs("boss"))
 			before := make([]*Principal, 0, len(tt.void))
 			for _, claims := range tt.void {
@@ -161,7 +166,7 @@ func TestRevokeRefuses(t *testing.T) {
 	var kept tables
 	g := kept.gate(t)
 	told := 0
-	g.OnRevoke(func() { told++ })
+	g.OnRevoke(func(_, _, _ string) { told++ })
 	c := withBearer(t, g)
 	for _, tt := range []struct {
 		what  twinrail.RevocationRequest
@@ -390,7 +395,7 @@ func TestRevokeAtOnce(t *testing.T) {
 	var kept tables
 	g := kept.gate(t)
 	p := withBearer(t, g, tokenIs("j0")).Principal()
-	g.OnRevoke(func() {
+	g.OnRevoke(func(_, _, _ string) {
 		if !g.Revoked(p) { // outside of locks, or this hangs
 			t.Error("told before it took effect")
 		}

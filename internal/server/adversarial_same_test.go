@@ -331,11 +331,12 @@ func TestNotYoursTakesAsLong(t *testing.T) {
 	p := d.drive(wsPath, token)
 	theirs := d.drive(wsPath, d.issuer.Token())
 	d.server.mu.Lock()
-	d.server.connections["c_theirs"] = theirs.conn
+	theirs.conn.id = "c_theirs"
+	d.server.connections.add(theirs.conn)
 	d.server.mu.Unlock()
 	t.Cleanup(func() {
 		d.server.mu.Lock()
-		delete(d.server.connections, "c_theirs")
+		d.server.connections.remove(theirs.conn)
 		d.server.mu.Unlock()
 	})
 	paths := []string{renewalPath("c_theirs"), renewalPath("c_nobody")}

@@ -65,7 +65,7 @@ func (s *Server) serveRenewal(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	s.mu.Lock()
-	c := s.connections[r.PathValue("connection_id")]
+	c := s.connections.find(ac, r.PathValue("connection_id"))
 	s.mu.Unlock()
 	if c == nil || !sameActor(c.context(), ac) || !ac.AllowsRail(c.rail()) {
 		return &twinrail.Error{Code: twinrail.CodeNotFound}
@@ -107,14 +107,19 @@ func (s *Server) serveRevocation(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, done)
 }
 
-// sweep ends every connection that is no longer allowed.
-func (s *Server) sweep() {
+// sweep ends every connection of the actor in the tenant, or of all its actors
+// where that is "", that is no longer allowed, and with them the sessions that wait
+// for one.
+func (s *Server) sweep(id, env, actor string) {
 	s.mu.Lock()
-	all := s.open()
+	all := s.connections.appendOf(nil, tenant{id, env})
 	s.mu.Unlock()
 	for _, c := range all {
-		s.recheck(c)
+		if actor == "" || c.context().Principal().Identity().ActorID == actor {
+			s.recheck(c)
+		}
 	}
+	s.sessions.EndLost(id, env, s.opts.Gate.Revoked)
 }
 
 // recheck ends c where its credential was revoked, or its rail switched off, and

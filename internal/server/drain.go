@@ -14,7 +14,7 @@ func (s *Server) enter(c connection) {
 	s.metrics.connections.WithLabelValues(string(c.rail())).Inc()
 	s.metrics.opened.WithLabelValues(string(c.rail())).Inc()
 	s.mu.Lock()
-	s.connections[c.name()] = c
+	s.connections.add(c)
 	late, closed := s.idle != nil, s.closed
 	s.mu.Unlock()
 	switch {
@@ -31,10 +31,9 @@ func (s *Server) enter(c connection) {
 func (s *Server) leave(c connection, code twinrail.Code) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, in := s.connections[c.name()]; !in {
+	if !s.connections.remove(c) {
 		return
 	}
-	delete(s.connections, c.name())
 	s.leavePlace(c.context())
 	s.metrics.connections.WithLabelValues(string(c.rail())).Dec()
 	s.metrics.closed.WithLabelValues(string(c.rail()), string(code)).Inc()
@@ -60,7 +59,7 @@ func (s *Server) accept() (done func(), ok bool) {
 
 // checkIdle is called with mu held, after something has ended.
 func (s *Server) checkIdle() {
-	if s.idle != nil && len(s.connections) == 0 && s.publishing == 0 {
+	if s.idle != nil && s.connections.n == 0 && s.publishing == 0 {
 		select {
 		case <-s.idle:
 		default:
@@ -105,11 +104,7 @@ func (s *Server) refuse() {
 
 // open is called with mu held.
 func (s *Server) open() []connection {
-	all := make([]connection, 0, len(s.connections))
-	for _, c := range s.connections {
-		all = append(all, c)
-	}
-	return all
+	return s.connections.list(func(tenant) bool { return true })
 }
 
 func (s *Server) abort() {

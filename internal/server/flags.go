@@ -59,14 +59,16 @@ func (s *Server) unsetFlag(w http.ResponseWriter, r *http.Request) error {
 
 // applyFlags has the connections of a tenant, or of all where that is "", go by
 // what the flags of the env are now.
-func (s *Server) applyFlags(tenant, env string) {
+func (s *Server) applyFlags(id, env string) {
+	var all []connection
 	s.mu.Lock()
-	all := s.open()
+	if id == "" {
+		all = s.connections.list(func(t tenant) bool { return t.env == env })
+	} else {
+		all = s.connections.appendOf(nil, tenant{id, env})
+	}
 	s.mu.Unlock()
 	for _, c := range all {
-		id := c.context().Principal().Identity()
-		if id.Env == env && (tenant == "" || id.TenantID == tenant) {
-			s.recheck(c)
-		}
+		s.recheck(c)
 	}
 }

@@ -34,9 +34,7 @@ func (c *slow) apply(flags *feature.Flags) {
 func TestRecheckMeets(t *testing.T) {
 	r := newRig(t)
 	p, hello := r.greet(r.token)
-	r.server.mu.Lock()
-	ac := r.server.connections[hello.ConnectionID].context()
-	r.server.mu.Unlock()
+	ac := r.connection(hello.ConnectionID).context()
 	c := &slow{ac: ac}
 	for _, last := range []string{"true", "false"} {
 		first := map[string]string{"true": "false", "false": "true"}[last]

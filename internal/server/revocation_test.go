@@ -292,6 +292,64 @@ func TestRevocationPresence(t *testing.T) {
 	})
 }
 
+// TestRevocationOfTheLost: whose connection was lost before, and is present for the
+// grace, leaves at once too, and the session is over.
+func TestRevocationOfTheLost(t *testing.T) {
+	for what, end := range map[string]func(r *rig, cookie string){
+		"the token":  func(r *rig, _ string) { r.revoke(`{"jti":"j_1"}`) },
+		"the actor":  func(r *rig, _ string) { r.revoke(`{"actor_id":"ann"}`) },
+		"the tenant": func(r *rig, _ string) { r.revoke(`{"tenant":true}`) },
+		"the cookie": func(r *rig, cookie string) {
+			if resp := r.do("DELETE", sessionPath, "", header{"Cookie", cookie, "Origin", ours}); resp.status != http.StatusNoContent {
+				r.t.Fatalf("%d %s", resp.status, resp.body)
+			}
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := pagesRig(t)
+				eve := r.actor("eve")
+				eve.enter(onCanvas, "")
+				cookie := r.cookie(r.issuer.Token(authtest.Actor("ann"), tokenID("j_1")))
+				ann, _ := r.greetWith(wsPath, "Cookie", cookie, "Origin", ours)
+				ann.enter(onCanvas, "1")
+				eve.tells("+ann=1")
+				other := r.actor("bob", authtest.Tenant("t_acme"), tokenID("j_2"))
+				other.enter(onCanvas, "2")
+				eve.tells("+bob=2")
+				ann.cut()
+				if all, held := r.server.sessions.Len(); all != 3 || held != 2 {
+					t.Fatalf("%d sessions, %d held", all, held)
+				}
+				moment := time.Now()
+				end(r, cookie)
+				if what == "the tenant" {
+					synctest.Wait()
+					if got := r.server.presence.Members(r.canvasReader()); len(got) != 0 {
+						t.Errorf("present are %v", got)
+					}
+				} else {
+					eve.tells("-ann")
+					eve.silent("of who is not meant")
+				}
+				if took := time.Since(moment); took > time.Second {
+					t.Errorf("it took %v", took)
+				}
+				if all, held := r.server.sessions.Len(); all != held {
+					t.Errorf("%d sessions, %d held", all, held)
+				}
+			})
+		})
+	}
+}
+
+// canvasReader is the right of somebody to see who is present on c1.
+func (r *rig) canvasReader() auth.Reader {
+	return r.issuer.Reader(twinrail.Routing{
+		TenantID: "t_acme", Env: "dev", WorkspaceID: "w1", ProjectID: "p1", AppID: "studio", CanvasID: "c1", ActorID: "u_9",
+	}, twinrail.CanvasStream, twinrail.Presence)
+}
+
 // TestRevocationRefused revokes without the permission, or nothing that there is:
 // nothing ends.
 func TestRevocationRefused(t *testing.T) {
@@ -401,9 +459,7 @@ func TestRevocationOfOneWhoComes(t *testing.T) {
 func TestRevocationOfRenewal(t *testing.T) {
 	r := newRig(t)
 	p, hello := r.greet(r.token)
-	r.server.mu.Lock()
-	c := r.server.connections[hello.ConnectionID].(*wsConn)
-	r.server.mu.Unlock()
+	c := r.connection(hello.ConnectionID).(*wsConn)
 	newer := r.issuer.Token(tokenID("j_2"), authtest.ExpiresIn(2*time.Hour))
 	c.mu.Lock() // which the renewal waits for, with the credential verified
 	renewed := make(chan int)

@@ -45,9 +45,9 @@ type Server struct {
 	draining atomic.Bool
 
 	mu          sync.Mutex
-	connections map[string]connection // by id
-	publishing  int                   // publishes of WebSockets under way
-	idle        chan struct{}         // closed when draining and nothing is left; nil before
+	connections connections
+	publishing  int           // publishes of WebSockets under way
+	idle        chan struct{} // closed when draining and nothing is left; nil before
 	closed      bool
 	lastReturn  time.Time // of those that clients were told; see returnAfter
 }
@@ -99,11 +99,10 @@ func newServer(o Options, w watcher) (*Server, error) {
 		hub: hub.New(o.Journal, hub.Options{
 			Window: max(o.Window, 0), Budget: max(o.WindowBudget, 0), Encode: encode, EncodeGesture: encodeGesture, Label: labelEntry,
 		}),
-		presence:    presence.New(presence.Options{Grace: o.PresenceGrace, MaxMembers: o.MaxMembers}),
-		sessions:    sessions,
-		limits:      newLimits(),
-		origins:     make(map[string]bool),
-		connections: make(map[string]connection),
+		presence: presence.New(presence.Options{Grace: o.PresenceGrace, MaxMembers: o.MaxMembers}),
+		sessions: sessions,
+		limits:   newLimits(),
+		origins:  make(map[string]bool),
 		delivered: map[twinrail.Rail]prometheus.Counter{
 			twinrail.RailSSE: m.delivered.WithLabelValues(string(twinrail.RailSSE)),
 			twinrail.RailWS:  m.delivered.WithLabelValues(string(twinrail.RailWS)),

@@ -221,9 +221,7 @@ func TestLateFrame(t *testing.T) {
 					r := newBubbleRig(t)
 					p, hello := r.greet(r.token)
 					token := p.subscribe(subC).ResumeToken
-					r.server.mu.Lock()
-					c := r.server.connections[hello.ConnectionID].(*wsConn)
-					r.server.mu.Unlock()
+					c := r.connection(hello.ConnectionID).(*wsConn)
 					end(r, p, token)
 					if err := c.handle([]byte(late)); err != nil {
 						t.Error(err)

@@ -62,7 +62,18 @@ func (c *wsConn) leaveSession() {
 		if p := presenceOf(c.session); p != nil {
 			p.Lose()
 		}
-		c.session.Lose(c)
+		c.lose(c.session)
+	}
+}
+
+// lose has s wait for another connection, unless the credential is revoked: a
+// sweep that came just before has not found it among those that wait.
+func (c *wsConn) lose(s *session.Session) {
+	whose := c.context().Principal()
+	s.Lose(c, whose)
+	if revoked := c.server.opts.Gate.Revoked; revoked(whose) {
+		id := whose.Identity()
+		c.server.sessions.EndLost(id.TenantID, id.Env, revoked)
 	}
 }
 
@@ -125,7 +136,7 @@ func (c *wsConn) claim(ac *auth.Context, f *clientFrame) (auth.Resumption, error
 	switch {
 	case c.taken:
 		// Another connection has the one before, and this one was told to stop.
-		claimed.Lose(c)
+		c.lose(claimed)
 	case c.gone():
 		// The session before may have been left already.
 		c.left = false

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/twinrail/twinrail/internal/auth"
 	"github.com/twinrail/twinrail/internal/table"
 )
 
@@ -79,7 +80,7 @@ func (g *Registry) load() error {
 		}
 		s := &Session{g: g, id: id, uses: uses}
 		g.sessions[id] = s
-		g.wait(s, left)
+		g.wait(s, left, nil)
 	}
 	var errs []error
 	for _, key := range gone {
@@ -117,14 +118,14 @@ func (g *Registry) run() {
 func (g *Registry) due() *Session {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	s, now := g.lost.front, g.since()
-	if s == nil || s.until > now {
+	l, now := g.lost.front, g.since()
+	if l == nil || l.until > now {
 		g.over.Reset(g.lost.wait(now))
 		return nil
 	}
-	g.lost.remove(s)
-	g.drop(s)
-	return s
+	g.found(l.session)
+	g.drop(l.session)
+	return l.session
 }
 
 func (g *Registry) deleteRows() {
@@ -137,32 +138,40 @@ func (g *Registry) deleteRows() {
 	}
 }
 
-// list is a queue of sessions that can be left anywhere. The zero list is empty.
-// As all wait for the same time, the one at the front is over first.
-type list struct{ front, back *Session }
-
-func (l *list) add(s *Session) {
-	s.prev, s.next = l.back, nil
-	if l.back == nil {
-		l.front = s
-	} else {
-		l.back.next = s
-	}
-	l.back = s
+// loss is the wait of a session.
+type loss struct {
+	session    *Session
+	until      time.Duration   // since g.start, when the session is over
+	whose      *auth.Principal // nil where that is not known, after a restart
+	prev, next *loss
 }
 
-func (l *list) remove(s *Session) {
-	if s.prev == nil {
-		l.front = s.next
+// list is a queue of waits that can be left anywhere. The zero list is empty.
+// As all wait for the same time, the one at the front is over first.
+type list struct{ front, back *loss }
+
+func (l *list) add(w *loss) {
+	w.prev, w.next = l.back, nil
+	if l.back == nil {
+		l.front = w
 	} else {
-		s.prev.next = s.next
+		l.back.next = w
 	}
-	if s.next == nil {
-		l.back = s.prev
+	l.back = w
+}
+
+func (l *list) remove(w *loss) {
+	if w.prev == nil {
+		l.front = w.next
 	} else {
-		s.next.prev = s.prev
+		w.prev.next = w.next
 	}
-	s.prev, s.next = nil, nil // or it would keep them in memory
+	if w.next == nil {
+		l.back = w.prev
+	} else {
+		w.next.prev = w.prev
+	}
+	w.prev, w.next = nil, nil // or it would keep them in memory
 }
 
 // wait returns how long it is until the session at the front is over, or an hour

@@ -86,7 +86,7 @@ func (s *modelSession) who(t *rapid.T) *holder {
 func (m *model) lose(t *rapid.T) {
 	s := rapid.SampledFrom(m.all).Draw(t, "session")
 	h := s.who(t)
-	s.s.Lose(h)
+	s.s.Lose(h, m.r.who.Principal())
 	if h == s.holder {
 		s.past, s.holder, s.until = append(s.past, h), nil, time.Now().Add(window)
 	}

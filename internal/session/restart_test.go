@@ -88,13 +88,13 @@ func TestOrder(t *testing.T) {
 		for range 5 {
 			s := r.new(h)
 			all = append(all, s)
-			s.Lose(h)
+			s.Lose(h, r.who.Principal())
 			pass(time.Second)
 		}
 		for _, i := range []int{0, 2, 4} { // the one in front of these, in the middle, at the back
 			r.claim(all[i].ID(), 0, h)
 		}
-		all[2].Lose(h) // 5 s after the first
+		all[2].Lose(h, r.who.Principal()) // 5 s after the first
 		pass(window - 15*time.Second)
 		r.wantLen(5, 2)
 		if r.over(before.ID()) != 1 {
@@ -157,7 +157,7 @@ func TestClose(t *testing.T) {
 	test(t, func(t *testing.T, r *rig) {
 		h := &holder{}
 		s, lost, claimed := r.new(h), r.new(h), r.new(h)
-		lost.Lose(h)
+		lost.Lose(h, r.who.Principal())
 		end := r.hanging(claimed.ID(), 0, h)
 		closed := make(chan error, 1)
 		go func() { closed <- r.g.Close() }()
@@ -179,7 +179,7 @@ func TestClose(t *testing.T) {
 		if !errors.Is(err, session.ErrClosed) || !errors.Is(err2, session.ErrClosed) {
 			t.Errorf("new: %v, claim: %v", err, err2)
 		}
-		s.Lose(h)
+		s.Lose(h, r.who.Principal())
 		s.End(h)
 		r.close()
 		r.wantLen(3, 2)

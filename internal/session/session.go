@@ -11,6 +11,8 @@ package session
 import (
 	"crypto/rand"
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -69,8 +71,17 @@ type Registry struct {
 	closed   bool
 	sessions map[string]*Session
 	held     int
-	lost     list     // of the others, the one that was lost first at the front
-	rows     []string // of sessions that were ended, for run to delete; at most maxRows
+	lost     list // the others, the one that was lost first at the front
+	lostBy   map[owner]map[*loss]struct{}
+	rows     []string // of sessions that are over, for run to delete; at most maxRows
+}
+
+// owner is the tenant and env that sessions are in.
+type owner struct{ tenant, env string }
+
+func ownerOf(p *auth.Principal) owner {
+	id := p.Identity()
+	return owner{id.TenantID, id.Env}
 }
 
 // Session is one session.
@@ -79,12 +90,11 @@ type Session struct {
 	id string
 
 	// Guarded by g.mu.
-	holder     Holder // nil while the session waits
-	uses       uint64
-	value      any
-	until      time.Duration // since g.start, when it is over; while it waits
-	prev, next *Session      // in g.lost
-	claiming   bool          // a claim is being made durable
+	holder   Holder // nil while the session waits
+	loss     *loss  // nil while it does not
+	uses     uint64
+	value    any
+	claiming bool // a claim is being made durable
 }
 
 // Open returns the registry that is in the table. Sessions that had a holder
@@ -98,6 +108,7 @@ func Open(o Options) (*Registry, error) {
 		quit:     make(chan struct{}),
 		done:     make(chan struct{}),
 		sessions: make(map[string]*Session),
+		lostBy:   make(map[owner]map[*loss]struct{}),
 	}
 	if err := g.load(); err != nil {
 		return nil, err
@@ -231,7 +242,7 @@ func (g *Registry) claimed(s *Session, h Holder, ok bool) (old Holder, over bool
 		return nil, false
 	}
 	if old = s.holder; old == nil {
-		g.lost.remove(s)
+		g.found(s)
 		g.held++
 	}
 	s.holder = h
@@ -274,8 +285,9 @@ func (s *Session) SetValue(v any) {
 	s.value = v
 }
 
-// Lose says that h, if it holds the session, is lost: the window begins.
-func (s *Session) Lose(h Holder) {
+// Lose says that h, if it holds the session, is lost: the window begins. Whose is
+// who h spoke for; see EndLost.
+func (s *Session) Lose(h Holder, whose *auth.Principal) {
 	g := s.g
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -284,16 +296,64 @@ func (s *Session) Lose(h Holder) {
 	}
 	s.holder = nil
 	g.held--
-	g.wait(s, g.since()+g.options.Window)
+	g.wait(s, g.since()+g.options.Window, whose)
 }
 
 // wait puts s, which has no holder, among those that wait. Guarded by g.mu.
-func (g *Registry) wait(s *Session, until time.Duration) {
-	s.until = until
+func (g *Registry) wait(s *Session, until time.Duration, whose *auth.Principal) {
 	if g.lost.front == nil && g.over != nil {
 		g.over.Reset(until - g.since())
 	}
-	g.lost.add(s)
+	l := &loss{session: s, until: until, whose: whose}
+	s.loss = l
+	g.lost.add(l)
+	if whose == nil {
+		return
+	}
+	by := ownerOf(whose)
+	if g.lostBy[by] == nil {
+		g.lostBy[by] = make(map[*loss]struct{})
+	}
+	g.lostBy[by][l] = struct{}{}
+}
+
+// found is called when s does not wait any more. Guarded by g.mu.
+func (g *Registry) found(s *Session) {
+	l := s.loss
+	s.loss = nil
+	g.lost.remove(l)
+	if l.whose == nil {
+		return
+	}
+	by := ownerOf(l.whose)
+	if delete(g.lostBy[by], l); len(g.lostBy[by]) == 0 {
+		delete(g.lostBy, by)
+	}
+}
+
+// EndLost ends those sessions of the tenant in the env that wait, and of whose
+// last holder's principal which reports true. It does not wait for the table.
+func (g *Registry) EndLost(tenant, env string, which func(*auth.Principal) bool) {
+	g.mu.Lock()
+	losses := slices.Collect(maps.Keys(g.lostBy[owner{tenant, env}]))
+	g.mu.Unlock()
+	for _, l := range losses {
+		if which(l.whose) && g.endLost(l) {
+			g.options.OnOver(l.session)
+		}
+	}
+}
+
+// endLost reports whether the session is over now; it may have been claimed since.
+func (g *Registry) endLost(l *loss) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed || l.session.loss != l {
+		return false
+	}
+	g.found(l.session)
+	g.drop(l.session)
+	return true
 }
 
 // End says that h, if it holds the session, ends it. It does not wait for the

@@ -10,6 +10,7 @@ import (
 
 	"github.com/twinrail/twinrail"
 	"github.com/twinrail/twinrail/internal/auth"
+	"github.com/twinrail/twinrail/internal/auth/authtest"
 	"github.com/twinrail/twinrail/internal/session"
 	"github.com/twinrail/twinrail/internal/table"
 )
@@ -56,7 +57,7 @@ func TestWindow(t *testing.T) {
 		h := &holder{}
 		s := r.new(h)
 		s.SetValue("mine")
-		s.Lose(h)
+		s.Lose(h, r.who.Principal())
 		r.wantLen(1, 0)
 		pass(window - time.Nanosecond)
 		if again := r.claim(s.ID(), 0, h); again != s || again.Value() != "mine" {
@@ -64,8 +65,8 @@ func TestWindow(t *testing.T) {
 		}
 		pass(window)
 		r.wantLen(1, 1)
-		s.Lose(h)
-		s.Lose(h)
+		s.Lose(h, r.who.Principal())
+		s.Lose(h, r.who.Principal())
 		pass(window - time.Nanosecond)
 		r.wantLen(1, 0)
 		r.wantIDs(s.ID())
@@ -93,7 +94,7 @@ func TestEnd(t *testing.T) {
 		r.wantLen(1, 1)
 		r.refuse(s.ID(), 0, isOut)
 		s.End(h)
-		s.Lose(h)
+		s.Lose(h, r.who.Principal())
 		pass(window)
 		r.wantLen(1, 1)
 		if n := r.over(s.ID()); n != 1 {
@@ -113,7 +114,7 @@ func TestEndDoesNotWait(t *testing.T) {
 			all = append(all, r.new(h))
 		}
 		lost := r.new(h)
-		lost.Lose(h)
+		lost.Lose(h, r.who.Principal())
 		release := r.holdDeletes()
 		for _, s := range all {
 			s.End(h) // with no goroutine of the registry's help
@@ -149,6 +150,48 @@ func TestEndDoesNotWait(t *testing.T) {
 	})
 }
 
+// EndLost ends those that wait, of whom it is said so, and no others.
+func TestEndLost(t *testing.T) {
+	test(t, func(t *testing.T, r *rig) {
+		issuer := authtest.New(t)
+		whose := func(tenant, actor string) *auth.Principal { return issuer.Context(tenant, actor).Principal() }
+		h := &holder{}
+		lost := func(p *auth.Principal) *session.Session {
+			s := r.new(h)
+			s.Lose(h, p)
+			return s
+		}
+		before := r.new(h)
+		r.close()
+		r.open() // after which nobody knows whose it is
+		mine, again := lost(whose("t_acme", "u_1")), lost(whose("t_acme", "u_1"))
+		others := []*session.Session{lost(whose("t_acme", "u_2")), lost(whose("t_other", "u_1"))}
+		held, back := r.new(h), lost(whose("t_acme", "u_1"))
+		r.claim(back.ID(), 0, h)
+		end := r.hanging(again.ID(), 0, &holder{})
+
+		isUser1 := func(p *auth.Principal) bool { return p.Identity().ActorID == "u_1" }
+		r.g.EndLost("t_acme", "prod", isUser1)
+		r.g.EndLost("t_acme", "dev", isUser1)
+		r.g.EndLost("t_acme", "dev", isUser1)
+		if r.over(mine.ID()) != 1 || r.over(again.ID()) != 1 {
+			t.Errorf("over %d and %d times", r.over(mine.ID()), r.over(again.ID()))
+		}
+		if err := end(); twinrail.CodeOf(err) != isOut {
+			t.Errorf("the claim of one that ended meanwhile: %v", err)
+		}
+		synctest.Wait()
+		r.wantLen(5, 2)
+		r.wantIDs(before.ID(), others[0].ID(), others[1].ID(), held.ID(), back.ID())
+		back.Lose(h, whose("t_acme", "u_2"))
+		r.g.EndLost("t_acme", "dev", isUser1) // who held it last counts
+		r.wantLen(5, 1)
+		r.refuse(mine.ID(), 0, isOut)
+		pass(window)
+		r.wantLen(1, 1)
+	})
+}
+
 // Who claims a session that is held has it from then on, and what its last holder
 // does is of no effect.
 func TestTakeOver(t *testing.T) {
@@ -159,7 +202,7 @@ func TestTakeOver(t *testing.T) {
 		if old.times() != 1 || next.times() != 0 {
 			t.Errorf("told %d and %d times", old.times(), next.times())
 		}
-		s.Lose(old)
+		s.Lose(old, r.who.Principal())
 		s.End(old)
 		pass(window)
 		r.wantLen(1, 1)
@@ -167,10 +210,10 @@ func TestTakeOver(t *testing.T) {
 		if next.times() != 0 {
 			t.Error("a holder was taken over by itself")
 		}
-		s.Lose(next)
+		s.Lose(next, r.who.Principal())
 		s.End(next) // who lost it does not hold it
 		r.wantLen(1, 0)
-		s.Lose(nil)
+		s.Lose(nil, r.who.Principal())
 		s.End(nil)
 		r.wantLen(1, 0)
 		r.claim(s.ID(), 2, old)
@@ -190,7 +233,7 @@ func TestClaimRefused(t *testing.T) {
 		r.refuse(s.ID(), 1, isOut)
 		r.claim(s.ID(), 0, h)
 		r.refuse(s.ID(), 0, used)
-		s.Lose(h)
+		s.Lose(h, r.who.Principal())
 		r.refuse(s.ID(), 0, used)
 		r.claim(s.ID(), 1, h)
 		r.refuse(s.ID(), 0, used)
@@ -254,7 +297,7 @@ func TestClaimIsDurableFirst(t *testing.T) {
 		if old.times() != 0 || s.Uses() != 0 {
 			t.Error("claimed before it was durable")
 		}
-		s.Lose(old) // not held any more when it is claimed
+		s.Lose(old, r.who.Principal()) // not held any more when it is claimed
 		if err := end(); err != nil {
 			t.Fatalf("claim: %v", err)
 		}
@@ -297,7 +340,7 @@ func TestClaimFails(t *testing.T) {
 		}
 		r.wantLen(1, 1)
 		r.claim(s.ID(), 0, h)
-		s.Lose(h)
+		s.Lose(h, r.who.Principal())
 
 		r.onPut(fail)
 		if _, err := r.g.Claim(r.resumes(s.ID(), 1), &holder{}); !errors.Is(err, broken) {
@@ -320,7 +363,7 @@ func TestOverWhileClaimed(t *testing.T) {
 		if err := end(); twinrail.CodeOf(err) != isOut {
 			t.Errorf("claim of a session that ended: %v", err)
 		}
-		timed.Lose(h)
+		timed.Lose(h, r.who.Principal())
 		end = r.hanging(timed.ID(), 0, &holder{})
 		pass(window)
 		if err := end(); twinrail.CodeOf(err) != isOut {
