@@ -30,12 +30,12 @@ func (c *looked) rail() twinrail.Rail {
 	return twinrail.RailWS
 }
 
-func (c *looked) name() string          { return c.id }
-func (c *looked) renew(_ *auth.Context) {}
-func (c *looked) drain(time.Duration)   {}
-func (c *looked) refuse(twinrail.Code)  {}
-func (c *looked) apply(*feature.Flags)  {}
-func (c *looked) abort()                {}
+func (c *looked) name() string                  { return c.id }
+func (c *looked) renew(_, _ *auth.Context) bool { return true }
+func (c *looked) drain(time.Duration)           {}
+func (c *looked) refuse(twinrail.Code)          {}
+func (c *looked) apply(*feature.Flags)          {}
+func (c *looked) abort()                        {}
 
 // connection returns the connection of that id.
 func (r *rig) connection(id string) connection {

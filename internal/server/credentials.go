@@ -70,11 +70,11 @@ func (s *Server) serveRenewal(w http.ResponseWriter, r *http.Request) error {
 	if c == nil || !sameActor(c.context(), ac) || !ac.AllowsRail(c.rail()) {
 		return &twinrail.Error{Code: twinrail.CodeNotFound}
 	}
-	renewed, err := c.context().RenewedBy(ac.Principal())
+	renewed, err := s.renew(c, func(was *auth.Context) (*auth.Context, error) { return was.RenewedBy(ac.Principal()) })
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, s.renew(c, renewed))
+	return writeJSON(w, renewed)
 }
 
 func sameActor(a, b *auth.Context) bool {
@@ -82,11 +82,21 @@ func sameActor(a, b *auth.Context) bool {
 	return one.TenantID == other.TenantID && one.Env == other.Env && one.ActorID == other.ActorID
 }
 
-// renew has the connection go on under ac.
-func (s *Server) renew(c connection, ac *auth.Context) twinrail.LifetimeResponse {
-	c.renew(ac)
-	s.recheck(c) // what may have changed since ac was admitted
-	return twinrail.LifetimeResponse{ExpiresAt: ac.Principal().ExpiresAt().UTC()}
+// renew has the connection go on under what newer returns for its context. Where
+// another renewal comes first, newer is asked once more: its end may be too early
+// now.
+func (s *Server) renew(c connection, newer func(was *auth.Context) (*auth.Context, error)) (twinrail.LifetimeResponse, error) {
+	for {
+		was := c.context()
+		ac, err := newer(was)
+		if err != nil {
+			return twinrail.LifetimeResponse{}, err
+		}
+		if c.renew(was, ac) {
+			s.recheck(c) // what may have changed since ac was admitted
+			return twinrail.LifetimeResponse{ExpiresAt: ac.Principal().ExpiresAt().UTC()}, nil
+		}
+	}
 }
 
 // serveRevocation answers POST /v1/revocations. When it does, the connections

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/twinrail/twinrail"
+	"github.com/twinrail/twinrail/internal/auth"
 	"github.com/twinrail/twinrail/internal/auth/authtest"
 )
 
@@ -429,4 +431,67 @@ func TestRenewalNotCovered(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestRenewalsAtOnce renews a connection with a credential while it is renewed with
+// one that ends later: that one stays.
+func TestRenewalsAtOnce(t *testing.T) {
+	r := newRig(t)
+	_, hello := r.greet(r.token)
+	c := r.connection(hello.ConnectionID).(*wsConn)
+	newer := r.issuer.Token(authtest.ExpiresIn(2 * time.Hour))
+	newest, err := c.context().RenewedBy(r.issuer.Principal(authtest.ExpiresIn(3 * time.Hour)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.mu.Lock() // which the renewal waits for, with the credentials compared
+	answered := make(chan reply)
+	go func() { answered <- r.do("POST", renewalPath(hello.ConnectionID), "", as(newer)) }()
+	stack := make([]byte, 4<<20)
+	eventually(t, "the renewal is under way", func() bool {
+		return strings.Contains(string(stack[:runtime.Stack(stack, true)]), "(*wsConn).renew(")
+	})
+	c.auth.Store(newest)
+	c.mu.Unlock()
+	if resp := <-answered; resp.status != http.StatusUnauthorized {
+		t.Errorf("the earlier end is answered %d %s", resp.status, resp.body)
+	}
+	if c.context() != newest {
+		t.Errorf("it ends in %v", time.Until(c.context().Principal().ExpiresAt()))
+	}
+}
+
+// connectionContext is what r's token opens a connection with.
+func (r *rig) connectionContext() *auth.Context {
+	r.t.Helper()
+	ac, err := r.issuer.Principal().Enter(twinrail.Routing{TenantID: "t_acme", Env: "dev"}, "req-1", "")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return ac
+}
+
+// TestRenewalOfWhatWasRenewed: on either rail a renewal takes the place only of
+// what it was compared with.
+func TestRenewalOfWhatWasRenewed(t *testing.T) {
+	for _, transport := range transports {
+		t.Run(transport, func(t *testing.T) {
+			r := newRig(t)
+			r.connect(transport, r.token)
+			eventually(t, "it is there", func() bool { return len(r.opened()) == 1 })
+			c := r.opened()[0]
+			was := c.context()
+			one, another := r.connectionContext(), r.connectionContext()
+			if !c.renew(was, one) || c.renew(was, another) || c.context() != one {
+				t.Error("a renewal took the place of another one")
+			}
+		})
+	}
+}
+
+// opened returns the connections that are open.
+func (r *rig) opened() []connection {
+	r.server.mu.Lock()
+	defer r.server.mu.Unlock()
+	return r.server.open()
 }

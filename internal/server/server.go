@@ -57,8 +57,9 @@ type connection interface {
 	name() string
 	// context returns whose connection it is, and until when.
 	context() *auth.Context
-	// renew puts ac in the place of context. What ac gives no right to ends.
-	renew(ac *auth.Context)
+	// renew puts ac in the place of the context was. What ac gives no right to ends.
+	// It does nothing, and returns false, where was is the context no more.
+	renew(was, ac *auth.Context) bool
 	// drain tells the client to come back after the given time, and ends.
 	drain(after time.Duration)
 	// rail returns which it is on.

@@ -210,12 +210,14 @@ func (c *sseConn) expires() time.Time { return c.context().Principal().ExpiresAt
 
 // renew is called from any goroutine. The next tick, which comes before the old
 // end, finds the new one.
-func (c *sseConn) renew(ac *auth.Context) {
+func (c *sseConn) renew(was, ac *auth.Context) bool {
+	if !c.auth.CompareAndSwap(was, ac) {
+		return false
+	}
 	if err := ac.Allows(c.sub.Reader()); err != nil {
 		c.finish(twinrail.End{Code: twinrail.CodeOf(err)}, 0)
-		return
 	}
-	c.auth.Store(ac)
+	return true
 }
 
 func (c *sseConn) rail() twinrail.Rail { return twinrail.RailSSE }

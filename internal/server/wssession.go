@@ -248,11 +248,12 @@ func (c *wsConn) regain(ac *auth.Context, subs []auth.ResumeSub) map[string]stri
 
 // renewBy answers an auth frame.
 func (c *wsConn) renewBy(f *clientFrame) error {
-	ac, err := c.server.opts.Gate.Renew(c.server.engine.ctx, c.context(), f.Token)
+	renewed, err := c.server.renew(c, func(was *auth.Context) (*auth.Context, error) {
+		return c.server.opts.Gate.Renew(c.server.engine.ctx, was, f.Token)
+	})
 	if err != nil {
 		return err
 	}
-	renewed := c.server.renew(c, ac)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	// The earlier tokens are void once the earlier credential is revoked.
@@ -263,13 +264,15 @@ func (c *wsConn) renewBy(f *clientFrame) error {
 }
 
 // renew implements [connection].
-func (c *wsConn) renew(ac *auth.Context) {
+func (c *wsConn) renew(was, ac *auth.Context) bool {
 	c.mu.Lock()
-	was := c.context()
-	c.auth.Store(ac)
-	c.recheck(was)
+	renewed := c.auth.CompareAndSwap(was, ac)
+	if renewed {
+		c.recheck(was)
+	}
 	c.mu.Unlock()
 	c.link.kick()
+	return renewed
 }
 
 // recheck ends what the credential gives no right to. It is called with mu held,
