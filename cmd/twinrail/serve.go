@@ -58,9 +58,10 @@ type serveCmd struct {
 	MaxConnections int           `help:"The most connections of a tenant in one environment; 0 for any number." default:"50000"`
 	MaxStreams     int64         `help:"The most streams that it keeps; 0 for any number." default:"1000000"`
 	MaxRetained    byteSize      `help:"How many bytes of events it keeps in all its streams; 0 for any number." default:"100GiB"`
-	JoinRate       int           `help:"How many connections and joins it opens in a second at most; 0 for any number." default:"10000"`
+	JoinRate       int           `help:"How many connections, joins and tickets it opens in a second at most; 0 for any number." default:"10000"`
 	PublishRate    int           `help:"How many events it publishes in a second at most, and apart from them gestures; 0 for any number." default:"50000"`
-	PublishBytes   byteSize      `help:"How many bytes of events it publishes in a second at most; 0 for any number." default:"64MiB"`
+	PublishBytes   byteSize      `help:"How many bytes of events it publishes in a second at most, and apart from them of gestures; 0 for any number." default:"64MiB"`
+	ChangeRate     int           `help:"How many cookie sessions its members open and end in a second at most, and apart from them revocations and changes of flags; 0 for any number." default:"200"`
 	FrameRate      int           `help:"How many frames a WebSocket sends in a second at most; 0 for any number." default:"1000"`
 	MaxLateness    time.Duration `help:"How late input may be noticed before tenants that always have requests in line are slowed beside others; 0 slows nobody." default:"200us"`
 
@@ -192,6 +193,7 @@ func (c *serveCmd) checkLimits() error {
 		{"--join-rate", int64(c.JoinRate), 0, 1 << 20},
 		{"--publish-rate", int64(c.PublishRate), 0, 1 << 20},
 		{"--publish-bytes", int64(c.PublishBytes), 0, maxInMemory},
+		{"--change-rate", int64(c.ChangeRate), 0, 1 << 20},
 		{"--frame-rate", int64(c.FrameRate), 0, 1 << 20},
 		{"--retention-count", c.RetentionCount, 0, 1 << 62},
 	} {
@@ -235,6 +237,7 @@ func (c *serveCmd) options() server.Options {
 		JoinRate:       c.JoinRate,
 		PublishRate:    c.PublishRate,
 		PublishBytes:   int(c.PublishBytes),
+		ChangeRate:     c.ChangeRate,
 		FrameRate:      c.FrameRate,
 		MaxLateness:    c.MaxLateness,
 	}
@@ -243,7 +246,7 @@ func (c *serveCmd) options() server.Options {
 			*d = -1
 		}
 	}
-	for _, n := range []*int{&o.Window, &o.WindowBudget, &o.MaxConnections, &o.JoinRate, &o.PublishRate, &o.PublishBytes, &o.FrameRate} {
+	for _, n := range []*int{&o.Window, &o.WindowBudget, &o.MaxConnections, &o.JoinRate, &o.PublishRate, &o.PublishBytes, &o.ChangeRate, &o.FrameRate} {
 		if *n == 0 {
 			*n = -1
 		}

@@ -80,6 +80,9 @@ func (c *Context) Administers() bool {
 	return p.scope == nil && (p.identity.Role == twinrail.Owner || p.identity.Role == twinrail.Admin)
 }
 
+// Revokes reports whether the request may revoke credentials of its tenant and env.
+func (c *Context) Revokes() bool { return c.who().mayRevoke() }
+
 // mayRevoke reports whether p has the permission session:revoke: by its name in
 // any grant, or by "*" in one that covers everything in the tenant. A ticket
 // never has it, nor a cookie that was got with a ticket.

@@ -84,6 +84,16 @@ func (r *Rates[K]) Take(key K, now time.Time, costs ...Cost) (missing int, wait 
 	return missing, wait
 }
 
+// Give gives back what a Take of the same costs has taken.
+func (r *Rates[K]) Give(key K, costs ...Cost) {
+	s := &r.shards[maphash.Comparable(r.seed, key)%shards]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, b := range s.buckets[key] { // none where they are at rest by now
+		b.AllowN(s.now, -costs[i].N)
+	}
+}
+
 // bucketsOf returns the key's buckets, at the rates that the costs have now.
 func (s *shard[K]) bucketsOf(key K, costs []Cost) []*rate.Limiter {
 	buckets := s.buckets[key]

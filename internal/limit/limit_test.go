@@ -109,12 +109,14 @@ func TestRatesAllOrNone(t *testing.T) {
 			now += rapid.Int64Range(0, 500).Draw(t, "later") * 1e6
 			n := []int{rapid.IntRange(1, 20).Draw(t, "events"), rapid.IntRange(1, 3000).Draw(t, "bytes")}
 			want, longest := -1, int64(0)
-			near := false
+			near := false // enough that a part decides
 			for i, m := range models {
 				m.fill(now)
 				short := int64(n[i])*1e9 - m.parts
 				near = near || short > -1e3 && short < 1e3
-				if wait := short / m.perSecond; short > 0 && wait > longest {
+				wait := short / m.perSecond
+				near = near || want >= 0 && wait-longest > -1e3 && wait-longest < 1e3
+				if short > 0 && wait > longest {
 					want, longest = i, wait
 				}
 			}
@@ -185,6 +187,29 @@ func TestRateExtremes(t *testing.T) {
 	}
 	if missing, _ := r.Take("b", epoch, Cost{Rate{-1, 0}, 1000}, Cost{Rate{1, 100}, 1}); missing != 1 {
 		t.Errorf("missing %d, want the one with a limit", missing)
+	}
+}
+
+// TestGive gives back what was taken, and no more than there was.
+func TestGive(t *testing.T) {
+	r := NewRates[string]()
+	costs := []Cost{{Rate{1, 5}, 4}, {Rate{-1, 0}, 3}}
+	all := Cost{Rate{1, 5}, 5}
+	if !take(r, "a", epoch, costs...) || take(r, "a", epoch, all, costs[1]) {
+		t.Fatal("nothing was taken")
+	}
+	r.Give("a", costs...)
+	if !take(r, "a", epoch, all, costs[1]) {
+		t.Error("it was not given back")
+	}
+	if take(r, "a", epoch, costs...) {
+		t.Error("it was given back twice")
+	}
+	r.Give("b", costs...) // of whom nothing is known
+	take(r, "c", epoch, Cost{Rate{1, 5}, 1})
+	r.Give("c", Cost{Rate{1, 5}, 5})
+	if take(r, "c", epoch, Cost{Rate{1, 5}, 1}); take(r, "c", epoch, Cost{Rate{1, 5}, 5}) {
+		t.Error("there is more than at rest")
 	}
 }
 

@@ -19,6 +19,9 @@ func (s *Server) serveTicket(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
+	if err := s.takeJoins(ac, 1); err != nil { // there is no other use for one
+		return err
+	}
 	ticket, err := s.opts.Gate.IssueTicket(ac, request)
 	if err != nil {
 		return err
@@ -33,6 +36,9 @@ func (s *Server) openSession(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if err := s.takeChange(ac, false); err != nil {
+		return err
+	}
 	cookie, err := s.opts.Gate.OpenSession(ac, r)
 	if err != nil {
 		return err
@@ -45,6 +51,9 @@ func (s *Server) openSession(w http.ResponseWriter, r *http.Request) error {
 func (s *Server) endSession(w http.ResponseWriter, r *http.Request) error {
 	ac, err := s.opts.Gate.Admit(r)
 	if err != nil {
+		return err
+	}
+	if err := s.takeChange(ac, false); err != nil {
 		return err
 	}
 	cookie, err := s.opts.Gate.EndSession(ac, r)
@@ -109,6 +118,11 @@ func (s *Server) serveRevocation(w http.ResponseWriter, r *http.Request) error {
 	var request twinrail.RevocationRequest
 	if err := s.readJSON(w, r, ac, &request); err != nil {
 		return err
+	}
+	if ac.Revokes() {
+		if err := s.takeChange(ac, true); err != nil {
+			return err
+		}
 	}
 	done, err := s.opts.Gate.Revoke(ac, request)
 	if err != nil {

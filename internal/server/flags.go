@@ -37,6 +37,9 @@ func (s *Server) setFlag(w http.ResponseWriter, r *http.Request) error {
 	if err := s.readJSON(w, r, ac, &request); err != nil {
 		return err
 	}
+	if err := s.takeFlagChange(ac); err != nil {
+		return err
+	}
 	flag, err := s.opts.Flags.Set(ac, r.PathValue("name"), request)
 	if err != nil {
 		return err
@@ -44,10 +47,21 @@ func (s *Server) setFlag(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, flag)
 }
 
+// takeFlagChange takes a change of who may make one; others are refused anyway.
+func (s *Server) takeFlagChange(ac *auth.Context) error {
+	if !ac.Administers() {
+		return nil
+	}
+	return s.takeChange(ac, true)
+}
+
 // unsetFlag answers DELETE /v1/flags/{name}.
 func (s *Server) unsetFlag(w http.ResponseWriter, r *http.Request) error {
 	ac, err := s.admit(r, "")
 	if err != nil {
+		return err
+	}
+	if err := s.takeFlagChange(ac); err != nil {
 		return err
 	}
 	flag, err := s.opts.Flags.Unset(ac, r.PathValue("name"))

@@ -276,3 +276,57 @@ func TestGestureRateOfTenant(t *testing.T) {
 		}
 	})
 }
+
+// TestRefusedGestureCostsNothing has a tenant be over its rate: an actor that was
+// refused for it has its own rate left.
+func TestRefusedGestureCostsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newBubbleRig(t, func(o *Options) { o.PublishRate = 1 }) // 100 at once
+		r.setFlag("gesture_fanout", "true")
+		r.setFlag("gesture_rate", "100")
+		body := `{"events":[` + strings.Repeat(gesture("pointer", "", "1")+",", 99) + gesture("pointer", "", "1") + `]}`
+		ann, bob := as(r.issuer.Token(authtest.Actor("ann"))), as(r.issuer.Token(authtest.Actor("bob")))
+		send := func(who header) bool { t.Helper(); return passes(t, "gestures", r.do("POST", publishPath, body, who)) }
+		if !send(ann) || send(bob) || send(bob) {
+			t.Fatal("the tenant is not held to its rate")
+		}
+		r.server.opts.PublishRate = -1
+		if !send(bob) {
+			t.Error("what was refused has cost its actor")
+		}
+	})
+}
+
+// TestGestureBytes has actors gesture for a while, in many bytes: together they are
+// held to the bytes of their tenant, another tenant is not, and what is kept is not.
+func TestGestureBytes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const rate, size = 20_000, 10_000
+		r := newBubbleRig(t, func(o *Options) { o.PublishBytes, o.MaxBody, o.MaxFrame = rate, rate, rate })
+		busy, quiet := r.caller("t_acme", "dev"), r.caller("t_other", "dev")
+		for _, c := range []caller{busy, quiet} {
+			admin := c.issuer.Token(authtest.Tenant(c.tenant), authtest.Env(c.env), authtest.Role(twinrail.Admin))
+			if resp := c.do("PUT", c.at(flagsPath("gesture_fanout")), `{"value":true}`, as(admin)); resp.status != http.StatusOK {
+				t.Fatalf("%d %s", resp.status, resp.body)
+			}
+		}
+		body := `{"events":[` + gesture("pointer", "", `"`+strings.Repeat("x", size)+`"`) + `]}`
+		passed := 0
+		const seconds = 30
+		for i := range seconds * 10 {
+			if passes(t, "bytes", busy.ask("POST", publishPath, body)) {
+				passed++
+			}
+			if i%20 == 0 && !busy.send("bytes", 1) {
+				t.Fatal("gestures keep commits back")
+			}
+			if i%20 == 0 && !passes(t, "bytes", quiet.ask("POST", publishPath, body)) {
+				t.Fatal("another tenant is held up")
+			}
+			time.Sleep(time.Second / 10)
+		}
+		if most := (seconds*rate + rate) / size; passed < most-4 || passed > most {
+			t.Errorf("%d gestures of %d bytes passed of %d, want %d", passed, size, seconds*10, most)
+		}
+	})
+}

@@ -21,12 +21,20 @@ const (
 	limitBytes       = "bytes"
 	limitFrames      = "frames"
 	limitGestures    = "gestures"
+	limitChanges     = "changes"
 )
 
 // gestureActor is who has a rate of gestures.
 type gestureActor struct {
 	tenant
 	actor string
+}
+
+// changer is who has a rate of changes: of a tenant the members, or those who
+// administer it, whom no member is to keep from that.
+type changer struct {
+	tenant
+	admin bool
 }
 
 // limits is what tenants and actors use of what they may. A connection's own rate
@@ -36,7 +44,8 @@ type limits struct {
 	joins       *limit.Rates[tenant]
 	publishes   *limit.Rates[tenant] // events, and bytes
 	gestures    *limit.Rates[gestureActor]
-	// A rate of its own, so that a tenant's gestures keep none of its commits back.
+	changes     *limit.Rates[changer]
+	// Rates of their own, so that a tenant's gestures keep none of its commits back.
 	tenantGestures *limit.Rates[tenant]
 }
 
@@ -46,6 +55,7 @@ func newLimits() limits {
 		joins:       limit.NewRates[tenant](),
 		publishes:   limit.NewRates[tenant](),
 		gestures:    limit.NewRates[gestureActor](),
+		changes:     limit.NewRates[changer](),
 
 		tenantGestures: limit.NewRates[tenant](),
 	}
@@ -77,28 +87,50 @@ func (s *Server) leavePlace(ac *auth.Context) {
 	}
 }
 
-// takeJoins takes n of the tenant's rate of connections and joins.
+// takeJoins takes n of the tenant's rate of connections, joins and tickets.
 func (s *Server) takeJoins(ac *auth.Context, n int) error {
 	perSecond := s.opts.JoinRate
 	rate := limit.Rate{PerSecond: float64(perSecond), Burst: max(2*perSecond, s.opts.MaxJoins)}
 	if missing, wait := s.limits.joins.Take(tenantOf(ac), time.Now(), limit.Cost{Rate: rate, N: n}); missing >= 0 {
-		return s.over(twinrail.CodeRateLimited, limitJoins, wait, "a tenant opens %d connections and joins a second", perSecond)
+		return s.over(twinrail.CodeRateLimited, limitJoins, wait, "a tenant opens %d connections, joins and tickets a second", perSecond)
+	}
+	return nil
+}
+
+// takeChange takes one of the tenant's changes of who may do what, each of which is
+// made durable, and may have all its connections looked at.
+func (s *Server) takeChange(ac *auth.Context, admin bool) error {
+	perSecond := s.opts.ChangeRate
+	cost := limit.Cost{Rate: limit.Rate{PerSecond: float64(perSecond), Burst: 2 * perSecond}, N: 1}
+	if missing, wait := s.limits.changes.Take(changer{tenantOf(ac), admin}, time.Now(), cost); missing >= 0 {
+		return s.over(twinrail.CodeRateLimited, limitChanges, wait, "a tenant makes %d such changes a second", perSecond)
 	}
 	return nil
 }
 
 // takePublish takes the events of one publish of the tenant's rates, all or none.
 func (s *Server) takePublish(ac *auth.Context, request *publishBody, now time.Time) error {
+	missing, wait := s.limits.publishes.Take(tenantOf(ac), now, s.costs(request)...)
+	return s.overPublish(missing, wait, limitPublishes, "events")
+}
+
+// costs returns what a publish takes of a tenant's events, and of its bytes.
+func (s *Server) costs(request *publishBody) []limit.Cost {
 	perSecond, bytes := s.opts.PublishRate, s.opts.PublishBytes
-	missing, wait := s.limits.publishes.Take(tenantOf(ac), now,
-		limit.Cost{Rate: limit.Rate{PerSecond: float64(perSecond), Burst: max(perSecond, maxEvents)}, N: len(request.Events)},
-		limit.Cost{Rate: limit.Rate{PerSecond: float64(bytes), Burst: max(bytes, s.opts.MaxBody, s.opts.MaxFrame)}, N: request.size()},
-	)
+	return []limit.Cost{
+		{Rate: limit.Rate{PerSecond: float64(perSecond), Burst: max(perSecond, maxEvents)}, N: len(request.Events)},
+		{Rate: limit.Rate{PerSecond: float64(bytes), Burst: max(bytes, s.opts.MaxBody, s.opts.MaxFrame)}, N: request.size()},
+	}
+}
+
+// overPublish returns the refusal where one of the costs is missing; the first is
+// called name, and counts what.
+func (s *Server) overPublish(missing int, wait time.Duration, name, what string) error {
 	switch missing {
 	case 0:
-		return s.over(twinrail.CodeRateLimited, limitPublishes, wait, "a tenant publishes %d events a second", perSecond)
+		return s.over(twinrail.CodeRateLimited, name, wait, "a tenant publishes %d %s a second", s.opts.PublishRate, what)
 	case 1:
-		return s.over(twinrail.CodeRateLimited, limitBytes, wait, "a tenant publishes %d bytes a second", bytes)
+		return s.over(twinrail.CodeRateLimited, limitBytes, wait, "a tenant publishes %d bytes of %s a second", s.opts.PublishBytes, what)
 	}
 	return nil
 }
@@ -117,24 +149,25 @@ func (s *Server) overQuota(err error) error {
 		Detail: fmt.Sprintf("a tenant keeps at most %d %s", over.Limit, over.What), RetryAfter: untilRoom}
 }
 
-// takeGestures takes n of the gestures that the actor has left: perSecond in each
-// second, and as many at once. Those of all the tenant's actors together are held
-// to as many as it may publish of what is kept.
-func (s *Server) takeGestures(ac *auth.Context, perSecond, n int, now time.Time) error {
+// takeGestures takes the gestures of a request of those that the actor has left:
+// perSecond in each second, and as many at once. Those of all the tenant's actors
+// together are held to as many, and as many bytes, as it may publish of what is
+// kept. What is refused takes nothing.
+func (s *Server) takeGestures(ac *auth.Context, perSecond int, request *publishBody, now time.Time) error {
+	n := len(request.Events)
 	if n > perSecond {
 		return twinrail.Errorf(twinrail.CodeBadRequest, "events", "an actor has %d gestures a second, and these are more at once", perSecond)
 	}
 	who := gestureActor{tenantOf(ac), ac.Principal().Identity().ActorID}
-	cost := limit.Cost{Rate: limit.Rate{PerSecond: float64(perSecond), Burst: perSecond}, N: n}
-	if missing, wait := s.limits.gestures.Take(who, now, cost); missing >= 0 {
+	own := limit.Cost{Rate: limit.Rate{PerSecond: float64(perSecond), Burst: perSecond}, N: n}
+	if missing, wait := s.limits.gestures.Take(who, now, own); missing >= 0 {
 		return s.over(twinrail.CodeRateLimited, limitGestures, wait, "an actor has %d gestures a second", perSecond)
 	}
-	most := s.opts.PublishRate
-	cost.Rate = limit.Rate{PerSecond: float64(most), Burst: max(most, maxEvents)}
-	if missing, wait := s.limits.tenantGestures.Take(who.tenant, now, cost); missing >= 0 {
-		return s.over(twinrail.CodeRateLimited, limitGestures, wait, "a tenant has %d gestures a second", most)
+	missing, wait := s.limits.tenantGestures.Take(who.tenant, now, s.costs(request)...)
+	if missing >= 0 {
+		s.limits.gestures.Give(who, own)
 	}
-	return nil
+	return s.overPublish(missing, wait, limitGestures, "gestures")
 }
 
 // takeJoins takes n more joins, of what the connection may hold and what its

@@ -19,6 +19,7 @@ import (
 	"github.com/twinrail/twinrail/internal/auth"
 	"github.com/twinrail/twinrail/internal/auth/authtest"
 	"github.com/twinrail/twinrail/internal/journal"
+	"github.com/twinrail/twinrail/internal/table"
 )
 
 // caller speaks for an actor of one tenant in one env.
@@ -209,6 +210,59 @@ func TestConnectionRate(t *testing.T) {
 		}
 		if passed < seconds*5+burst-1 || passed > seconds*5+burst {
 			t.Errorf("%d passed, want %d and %d at once", passed, seconds*5, burst)
+		}
+	})
+}
+
+// TestChangeRate opens and ends sessions faster than the tenant may, and then gets
+// tickets: its owner can revoke and set flags all the same, as fast as that goes, as
+// can another tenant. Who may not do these uses up nothing of it.
+func TestChangeRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const rate, seconds = 5, 20
+		issuer := authtest.New(t)
+		r := newBubbleRigOf(t, issuer, pages(issuer, new(table.Memory), new(table.Memory)),
+			func(o *Options) { o.ChangeRate, o.JoinRate, o.MaxJoins = rate, rate, 1 })
+		a, b := r.caller("t_acme", "dev"), r.caller("t_other", "dev")
+		owner := as(r.issuer.Token(authtest.Role(twinrail.Owner), authtest.Actor("u_owner")))
+		nobody := as(r.issuer.Token(authtest.Grants(), authtest.Actor("u_2")))
+		revoke := func(who header) reply { return r.do("POST", revocationsPath, `{"jti":"j"}`, who) }
+		flag := func(who header) []reply {
+			return []reply{r.do("PUT", flagsPath("replay"), `{"value":true}`, who), r.do("DELETE", flagsPath("replay"), "", who)}
+		}
+		sessions, tickets, changes := 0, 0, 0
+		for i := range seconds * 10 {
+			for _, method := range []string{"POST", "DELETE"} {
+				if passes(t, "changes", r.do(method, sessionPath, "", append(as(a.token), "Origin", ours))) {
+					sessions++
+				}
+			}
+			who := as(r.issuer.Token(authtest.Actor(fmt.Sprint("u_", i/20)))) // each may have but 64
+			if passes(t, "joins", r.do("POST", ticketsPath, "", who)) {
+				tickets++
+			}
+			for _, resp := range append(flag(nobody), revoke(nobody)) {
+				problemOf(t, resp, twinrail.CodeNotFound)
+			}
+			for _, resp := range append(flag(owner), revoke(owner)) {
+				if passes(t, "changes", resp) {
+					changes++
+				}
+			}
+			time.Sleep(time.Second / 10)
+		}
+		for what, passed := range map[string]int{"sessions": sessions, "tickets": tickets, "changes": changes} {
+			if most := seconds*rate + 2*rate; passed < most-2 || passed > most {
+				t.Errorf("%d %s passed, want %d", passed, what, most)
+			}
+		}
+		for range 2 * rate {
+			if !passes(t, "changes", b.ask("POST", sessionPath, "")) {
+				t.Fatal("another tenant is held up")
+			}
+		}
+		if r.limited("changes") == 0 {
+			t.Error("refusals are not counted")
 		}
 	})
 }

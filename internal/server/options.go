@@ -64,20 +64,24 @@ type Options struct {
 	// MaxConnections bounds the connections of a tenant in one env, of both rails
 	// together. Default 50,000; negative is no bound.
 	MaxConnections int
-	// JoinRate bounds how many connections and joins a tenant opens in one env in
-	// a second; a resumed subscription is a join. Twice as many, and at least
+	// JoinRate bounds how many connections, joins and tickets a tenant opens in one
+	// env in a second; a resumed subscription is a join. Twice as many, and at least
 	// MaxJoins, may come at once. Default 10,000; negative is no bound.
 	JoinRate int
 	// PublishRate bounds the events that a tenant publishes in one env in a second,
-	// and, apart from them, its gestures. At least those of one publish may come at once. Default
-	// 50,000; negative is no bound.
+	// and, apart from them, its gestures. At least those of one publish may come at
+	// once. Default 50,000; negative is no bound.
 	PublishRate int
-	// PublishBytes bounds their bytes in a second. At least MaxBody and MaxFrame
+	// PublishBytes bounds the bytes of each of the two in a second. At least MaxBody and MaxFrame
 	// may come at once. Default 64 MiB; negative is no bound.
 	PublishBytes int
 	// FrameRate bounds the frames that a WebSocket sends in a second. Twice as many
 	// may come at once. Default 1000; negative is no bound.
 	FrameRate int
+	// ChangeRate bounds how many cookie sessions a tenant's members open and end in
+	// one env in a second, and, apart from them, its revocations and changes of
+	// flags. Twice as many may come at once. Default 200; negative is no bound.
+	ChangeRate int
 	// MaxLateness is how late the server may notice what comes in before it slows
 	// tenants that always have requests in line, where they are not alone. Default
 	// 200 µs; negative slows nobody.

@@ -240,6 +240,7 @@ func (o *Options) setDefaults() (err error) {
 	setDefault(&o.PublishRate, 50_000)
 	setDefault(&o.PublishBytes, 64<<20)
 	setDefault(&o.FrameRate, 1000)
+	setDefault(&o.ChangeRate, 200)
 	setDefault(&o.MaxLateness, 200*time.Microsecond)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
