@@ -129,7 +129,7 @@ const theRightWay = `
 	log.Bounds(ctx, r)
 	log.Seek(ctx, r, cursor)
 	people.Members(r)
-	people.Watch(r, nil)
+	people.Watch(r, nil, "", 1)
 	w, err := c.Writer(stated, twinrail.Commit)
 	if err != nil {
 		return
@@ -162,7 +162,7 @@ var forgotten = []struct{ code, answer string }{
 	{`log.Bounds(ctx, stated)`, `as auth.Reader value`},
 	{`log.Seek(ctx, address, cursor)`, `as auth.Reader value`},
 	{`people.Members(address)`, `as auth.Reader value`},
-	{`people.Watch(stated, nil)`, `as auth.Reader value`},
+	{`people.Watch(stated, nil, "", 1)`, `as auth.Reader value`},
 	// nor to write,
 	{`journal.NewRecord(stated, event)`, `as auth.Writer value`},
 	{`journal.NewRecord(address, event)`, `as auth.Writer value`},

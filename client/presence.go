@@ -11,11 +11,12 @@ import (
 	"github.com/twinrail/twinrail"
 )
 
-// Presence says who is present: in a snapshot all, and after it what became
-// different. A [Roster] keeps count. Marshalled it has the members that are set.
+// Presence says who is present: in a snapshot the first of those who are, and after
+// it, as joined, the others, and what became different. A [Roster] keeps count.
+// Marshalled it has the members that are set.
 type Presence struct {
-	// Members is everybody, in the place of all that was known before; nil where
-	// this is no snapshot.
+	// Members takes the place of all that was known before; nil where this is no
+	// snapshot. Where many are present, those who are not in it join right after it.
 	Members []twinrail.PresenceMember `json:"members,omitzero"`
 	// Leave, Join and Update are changes, to be applied in this order. Those in
 	// Leave have no state.

@@ -42,7 +42,7 @@ func (tailCmd) Help() string {
 
 A reset, which says that events between two points cannot be had any more, is printed between the events before and after it. With --json it is a line {"reset":{"reason":…,"requested":…,"oldest":…,"head":…}}: no event has a member of that name. Line breaks within an event's data are then printed as spaces, so that every line is one event.
 
-Presence is printed as who is here, after each connection, and then who came, changed and left, one a line. With --json it is a line {"presence":{"members":[…]}} with all who are here, in the place of what was known before, and then a line {"presence":{"leave":[…],"join":[…],"update":[…]}} for each change, with those of the three that are not empty.`
+Presence is printed as who is here, after each connection, and then who came, changed and left, one a line. With --json it is a line {"presence":{"members":[…]}} with who is here, in the place of what was known before (where they are many, with the first; the others join in the lines after it), and then a line {"presence":{"leave":[…],"join":[…],"update":[…]}} for each change, with those of the three that are not empty.`
 }
 
 // Run implements the command.

@@ -66,7 +66,7 @@ func (g *Registry) Members(r auth.Reader) []twinrail.PresenceMember {
 	rm.mu.Lock()
 	seen := rm.seenBy(r)
 	rm.mu.Unlock()
-	return inOrder(seen)
+	return copied(inOrder(seen))
 }
 
 // acquire returns the room of a stream, to be given back with release. Each
@@ -99,11 +99,20 @@ type sighting struct {
 
 // inOrder returns those seen in the order in which they came. It sorts outside
 // of the room's lock.
-func inOrder(seen []sighting) []twinrail.PresenceMember {
+func inOrder(seen []sighting) []*twinrail.PresenceMember {
 	slices.SortFunc(seen, func(a, b sighting) int { return cmp.Compare(a.join, b.join) })
-	members := make([]twinrail.PresenceMember, len(seen))
+	views := make([]*twinrail.PresenceMember, len(seen))
 	for i := range seen {
-		members[i] = *seen[i].view
+		views[i] = seen[i].view
+	}
+	return views
+}
+
+// copied returns what is the caller's own, an empty list where there is nobody.
+func copied(views []*twinrail.PresenceMember) []twinrail.PresenceMember {
+	members := make([]twinrail.PresenceMember, len(views))
+	for i := range views {
+		members[i] = *views[i]
 	}
 	return members
 }

@@ -81,6 +81,9 @@ type follower struct {
 	stray  bool // a wake came that no park had asked for
 }
 
+// firstPart is how many members a follower of a stream is told of at once.
+const firstPart = 2
+
 func follow(g *presence.Registry, r auth.Reader) *follower {
 	f := &follower{known: make(map[who]twinrail.PresenceMember), token: make(chan struct{}, 1)}
 	watch, members := g.Watch(r, func() {
@@ -93,7 +96,7 @@ func follow(g *presence.Registry, r auth.Reader) *follower {
 		case f.token <- struct{}{}:
 		default:
 		}
-	})
+	}, "", firstPart)
 	f.watch = watch
 	for _, m := range members {
 		f.known[whoIs(m)] = m

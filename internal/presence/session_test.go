@@ -128,7 +128,7 @@ func TestZeroReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rig := newRig(t)
 		g := presence.New(presence.Options{})
-		watch, members := g.Watch(auth.Reader{}, func() { t.Error("it is woken") })
+		watch, members := g.Watch(auth.Reader{}, func() { t.Error("it is woken") }, "", 1)
 		if members == nil || len(members) != 0 || g.Rooms() != 0 {
 			t.Errorf("it sees %v, and %d streams are held", members, g.Rooms())
 		}

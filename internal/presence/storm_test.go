@@ -82,7 +82,7 @@ func storm(t *testing.T, sessions, watchers int, apart time.Duration) []*tally {
 		var following, entering sync.WaitGroup
 		for i := range all {
 			w := &tally{token: make(chan struct{}, 1), joins: make(map[string]int, sessions)}
-			w.watch, _ = g.Watch(r, func() { w.token <- struct{}{} }) // parked, so there is room
+			w.watch, _ = g.Watch(r, func() { w.token <- struct{}{} }, "", 1) // parked, so there is room
 			all[i] = w
 			following.Go(func() { w.run(stop) })
 		}

@@ -46,8 +46,10 @@ type diff struct {
 	leave, join, update []*twinrail.PresenceMember
 }
 
-// Watch begins to watch where r reads, and returns who is present, like
-// [Registry.Members]; what Next returns goes on exactly from there.
+// Watch begins to watch where r reads, and returns the first of those present: those
+// of the session own, and others in the order in which they came, as long as they
+// are no more than max. Who else is present Next returns first, as joined, and then
+// what became different since; nobody is missed, and nobody told of twice.
 //
 // After a Next that found nothing, wake is called once, when somebody came,
 // changed or went, whether or not r may see it: at once, or where the watchers of
@@ -56,7 +58,7 @@ type diff struct {
 // call of this package's, and may come before that Next has returned.
 //
 // With the zero Reader nobody is present, and the watch is closed.
-func (g *Registry) Watch(r auth.Reader, wake func()) (*Watch, []twinrail.PresenceMember) {
+func (g *Registry) Watch(r auth.Reader, wake func(), own string, max int) (*Watch, []twinrail.PresenceMember) {
 	if !r.Valid() {
 		return &Watch{registry: g, room: new(room), at: -1}, []twinrail.PresenceMember{}
 	}
@@ -68,7 +70,29 @@ func (g *Registry) Watch(r auth.Reader, wake func()) (*Watch, []twinrail.Presenc
 	rm.watchers = append(rm.watchers, w)
 	seen := rm.seenBy(r)
 	rm.mu.Unlock()
-	return w, inOrder(seen)
+	return w, w.first(inOrder(seen), own, max)
+}
+
+// first returns the first of views that the watcher is told of, and leaves the
+// others for Next.
+func (w *Watch) first(views []*twinrail.PresenceMember, own string, max int) []twinrail.PresenceMember {
+	slices.SortStableFunc(views, func(a, b *twinrail.PresenceMember) int {
+		switch {
+		case (a.SessionID == own) == (b.SessionID == own):
+			return 0
+		case a.SessionID == own:
+			return -1
+		}
+		return 1
+	})
+	n := 0
+	for n < len(views) && (n < max || views[n].SessionID == own) {
+		n++
+	}
+	if n < len(views) {
+		w.rest.join = views[n:]
+	}
+	return copied(views[:n])
 }
 
 // Next returns what became different since the last call, or since Watch, of at

@@ -24,7 +24,7 @@ func TestPacing(t *testing.T) {
 		watch, _ := g.Watch(r, func() {
 			woken = append(woken, time.Since(start))
 			wake <- struct{}{}
-		})
+		}, "", 100)
 		told := 0
 		done := make(chan error)
 		go func() {
@@ -197,6 +197,59 @@ func TestQuietAgain(t *testing.T) {
 	})
 }
 
+// TestFirstPart begins to watch where many are: who watches is among the first, and
+// the others are told of after them, as they were then, and then what changed.
+func TestFirstPart(t *testing.T) {
+	inBubble(t, presence.Options{}, func(t *testing.T, g *presence.Registry, w auth.Writer, r auth.Reader) {
+		var sessions []*presence.Session
+		for i := range 6 {
+			sessions = append(sessions, g.Session(fmt.Sprint(i)))
+			enter(t, sessions[i], w, "h", `1`)
+		}
+		ids := func(members []twinrail.PresenceMember) (s string) {
+			for _, m := range members {
+				s += m.SessionID + "=" + string(m.State) + " "
+			}
+			return s
+		}
+		for _, tt := range []struct {
+			own   string
+			max   int
+			first string
+			rest  string
+		}{
+			{"", 0, "", "0=1 1=1 2=1 3=1 4=1 5=1 "},
+			{"4", 0, "4=1 ", "0=1 1=1 2=1 3=1 5=1 "},
+			{"4", 3, "4=1 0=1 1=1 ", "2=1 3=1 5=1 "},
+			{"nobody", 2, "0=1 1=1 ", "2=1 3=1 4=1 5=1 "},
+			{"0", 6, "0=1 1=1 2=1 3=1 4=1 5=1 ", ""},
+		} {
+			watch, first := g.Watch(r, func() {}, tt.own, tt.max)
+			enter(t, sessions[5], w, "h", `2`)
+			time.Sleep(time.Second)
+			if ids(first) != tt.first || first == nil {
+				t.Errorf("%q, %d: first %s", tt.own, tt.max, ids(first))
+			}
+			rest, updates := "", ""
+			for {
+				c, err := watch.Next(2)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if c.Empty() {
+					break
+				}
+				rest, updates = rest+ids(c.Join), updates+ids(c.Update)
+			}
+			if rest != tt.rest || updates != "5=2 " {
+				t.Errorf("%q, %d: then %s, changed %s", tt.own, tt.max, rest, updates)
+			}
+			watch.Close()
+			enter(t, sessions[5], w, "h", `1`)
+		}
+	})
+}
+
 // TestOldestFirst has several come, change and go between two looks.
 func TestOldestFirst(t *testing.T) {
 	inBubble(t, presence.Options{}, func(t *testing.T, g *presence.Registry, w auth.Writer, r auth.Reader) {
@@ -210,7 +263,7 @@ func TestOldestFirst(t *testing.T) {
 		for _, i := range []int{0, 1, 2, 3, 4, 5} {
 			enter(t, sessions[i], w, "h", `1`)
 		}
-		watch, members := g.Watch(r, func() {})
+		watch, members := g.Watch(r, func() {}, "", 100)
 		sessions[3].Close()
 		enter(t, sessions[5], w, "h", `2`)
 		enter(t, sessions[7], w, "h", `1`)

@@ -67,11 +67,13 @@ func appendSSE(dst []byte, name string, data any) []byte {
 
 // mustJSON marshals what is made here and always marshals.
 func mustJSON(v any) []byte {
-	b, err := json.Marshal(v)
-	if err != nil {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false) // of one byte that a client sent it would make six
+	if err := e.Encode(v); err != nil {
 		panic(err)
 	}
-	return b
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
 
 // The bits of a WebSocket frame's first two bytes, RFC 6455 section 5.2.

@@ -58,7 +58,7 @@ func (j *join) appendLive(out []byte) []byte {
 type opened struct {
 	*join
 	start   hub.Start
-	members []twinrail.PresenceMember // nil where presence was not asked for
+	members []twinrail.PresenceMember // the first; nil where presence was not asked for
 }
 
 // join opens a subscription.
@@ -93,7 +93,7 @@ func (c *wsConn) join(f *clientFrame) error {
 			return err
 		}
 	}
-	o, err := c.open(f.Sub, reader, f.After)
+	o, err := c.open(f.Sub, reader, f.After, presenceBatch)
 	if err != nil {
 		c.mu.Lock()
 		c.withdraw(hold)
@@ -146,8 +146,9 @@ func joinReader(ac *auth.Context, stated twinrail.Routing, channels []twinrail.C
 	return kind, r, inRouting(err)
 }
 
-// open subscribes to what r may read.
-func (c *wsConn) open(name string, r auth.Reader, after string) (o opened, err error) {
+// open subscribes to what r may read. Of those present it is told at once, beside
+// the client itself, of most at most.
+func (c *wsConn) open(name string, r auth.Reader, after string, most int) (o opened, err error) {
 	ctx := c.server.engine.ctx
 	j := &join{name: name, prefix: wsEventPrefix(name)}
 	o.join = j
@@ -165,7 +166,7 @@ func (c *wsConn) open(name string, r auth.Reader, after string) (o opened, err e
 	}
 	if r.Channels().Has(twinrail.Presence) {
 		var there []twinrail.PresenceMember
-		j.watch, there = c.server.presence.Watch(r, wake)
+		j.watch, there = c.server.presence.Watch(r, wake, c.session.ID(), most)
 		o.members = orEmpty(there)
 	}
 	return o, nil

@@ -7,7 +7,8 @@ import (
 	"github.com/twinrail/twinrail/internal/session"
 )
 
-// presenceBatch bounds the members that one presence frame tells of.
+// presenceBatch bounds the members that one frame tells of, and with that its bytes
+// to some 200 KiB. Only the client itself comes on top, in each subscription.
 const presenceBatch = 64
 
 // presenceOf returns what the session is present with, or nil where it has never

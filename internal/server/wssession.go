@@ -183,12 +183,13 @@ func (c *wsConn) checkResume(ac *auth.Context, f *clientFrame) (auth.Resumption,
 func (c *wsConn) reopen(ac *auth.Context, subs []auth.ResumeSub, cursors map[string]string) (joins []opened, said []twinrail.Subscription) {
 	holds := c.regain(ac, subs)
 	said = make([]twinrail.Subscription, len(subs))
+	room := presenceBatch // for those present, of all in one frame
 	for i := range subs {
 		sub := &subs[i]
 		o, err := opened{}, error(nil)
 		reader, err := ac.Reader(sub.Routing, sub.Kind, sub.Channels)
 		if err == nil {
-			o, err = c.open(sub.Name, reader, cursors[sub.Name])
+			o, err = c.open(sub.Name, reader, cursors[sub.Name], room)
 		}
 		if err != nil {
 			e := asError(err)
@@ -200,6 +201,7 @@ func (c *wsConn) reopen(ac *auth.Context, subs []auth.ResumeSub, cursors map[str
 			continue
 		}
 		o.hold = holds[sub.Name]
+		room = max(0, room-len(o.members))
 		joins = append(joins, o)
 		said[i] = o.describe()
 	}
