@@ -255,11 +255,7 @@ func (g *Gate) Revoke(c *Context, what twinrail.RevocationRequest) (twinrail.Rev
 		return twinrail.RevocationResponse{}, g.unavailable("the revocation cannot be stored", err)
 	}
 	g.opts.Logger.Info("credentials revoked", "kind", s.kind, "tenant", s.tenant, "env", s.env, "by", id.ActorID, "request_id", c.requestID)
-	whose := actor{tenant: s.tenant, env: s.env}
-	if s.kind == subjectActor {
-		whose.id = s.id
-	}
-	g.revoked(whose)
+	g.revoked(actor{id.TenantID, id.Env, what.ActorID})
 	return twinrail.RevocationResponse{RevokedAt: at, ForgottenAt: at.Add(g.opts.MaxTokenAge)}, nil
 }
 

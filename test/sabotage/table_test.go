@@ -265,8 +265,11 @@ var claimed = []sabotage{
 		leaks: []cells{{slices.Concat(canvasWays, only("ws-live", "ws-replay", "publish-ws"), bothWays), only("actor_id")}},
 	},
 	{
-		name:  "anybody renews a connection",
-		edits: []edit{{"internal/server/credentials.go", `c == nil || !sameActor(c.context(), ac)`, `c == nil`}},
+		name: "anybody renews a connection",
+		edits: []edit{
+			{"internal/server/credentials.go", `c == nil || !sameActor(c.context(), ac)`, `c == nil`},
+			{"internal/server/connections.go", `return cs.of[tenantOf(ac)][id]`, "for _, of := range cs.of {\n\t\tif c := of[id]; c != nil {\n\t\t\treturn c\n\t\t}\n\t}\n\treturn nil"},
+		},
 		leaks: []cells{{only("sse-live", "ws-live"), credential}},
 	},
 	{
@@ -456,7 +459,7 @@ var revoked = []sabotage{
 	},
 	{
 		name:  "who is connected is not told of a revocation",
-		edits: []edit{{"internal/auth/revoke.go", "\tg.revoked()\n\treturn twinrail.RevocationResponse{RevokedAt", "\treturn twinrail.RevocationResponse{RevokedAt"}},
+		edits: []edit{{"internal/auth/revoke.go", "\tg.revoked(actor{id.TenantID, id.Env, what.ActorID})\n\treturn twinrail.RevocationResponse{RevokedAt", "\treturn twinrail.RevocationResponse{RevokedAt"}},
 		leaks: []cells{{only("revocation"), only("actor_id")}},
 	},
 	{
