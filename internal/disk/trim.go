@@ -23,8 +23,9 @@ type trimmer struct {
 	done chan struct{} // closed at its end
 
 	mu     sync.Mutex
-	queue  []string // keys of streams to trim
-	queued map[string]struct{}
+	queue  []string            // keys of streams to trim
+	failed []string            // of those that could not be; left until the next sweep
+	queued map[string]struct{} // both
 }
 
 func newTrimmer(j *Journal) *trimmer {
@@ -87,40 +88,56 @@ func (t *trimmer) run() {
 		sweep = ticker.C
 	}
 	for {
-		var err error
 		select {
 		case <-t.j.quit:
 			return
 		case <-t.j.commits.done:
 			return
 		case <-t.wake:
-			err = t.work()
 		case <-sweep:
-			if err = t.sweep(time.Now()); err == nil {
-				err = t.work()
+			if err := t.sweep(time.Now()); err != nil {
+				t.j.options.Logger.Error("looking for what to trim failed", "err", err)
 			}
 		}
-		if err != nil {
-			t.j.options.Logger.Error("trimming failed", "err", err)
+		t.work()
+	}
+}
+
+// work trims the streams that are due, one chunk of each in turn. One that fails
+// holds up no other, and is not tried again before the next sweep, however much it
+// grows.
+func (t *trimmer) work() {
+	for {
+		key, ok := t.take()
+		if !ok || t.stopping() {
+			return
+		}
+		more, err := t.trim(key, time.Now())
+		switch {
+		case err != nil:
+			t.j.options.Logger.Error("trimming failed", "stream", key, "err", err)
+			t.leave(key)
+		case more:
+			t.add(key)
 		}
 	}
 }
 
-// work trims the streams that are due, one chunk of each in turn.
-func (t *trimmer) work() error {
-	for {
-		key, ok := t.take()
-		if !ok || t.stopping() {
-			return nil
-		}
-		more, err := t.trim(key, time.Now())
-		if err != nil {
-			return err
-		}
-		if more {
-			t.add(key)
-		}
+func (t *trimmer) leave(key string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.queued[key] = struct{}{}
+	t.failed = append(t.failed, key)
+}
+
+// retry has what could not be trimmed be tried again once it is found due.
+func (t *trimmer) retry() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, key := range t.failed {
+		delete(t.queued, key)
 	}
+	t.failed = nil
 }
 
 func (t *trimmer) stopping() bool {
@@ -140,6 +157,7 @@ func (t *trimmer) sweep(now time.Time) error {
 	if t.stopping() {
 		return nil
 	}
+	t.retry()
 	return eachStream(t.j.db, func(stream string, has extent) bool {
 		if t.j.options.Retention.Over(has.count, has.bytes, has.oldest, now) {
 			t.add(stream)
