@@ -60,7 +60,8 @@ type appending struct {
 type trimming struct {
 	stream *stream // pinned until done
 	floor  place
-	ids    []trimmedID // of the events up to floor
+	ids    []trimmedID // of the events up to floor, maybe but for those that a later one has
+	asOf   uint64      // up to which seq the index was whole when that was looked at
 	done   chan struct{}
 }
 

@@ -261,7 +261,7 @@ func (g *group) trim(t *trimming) error {
 		return err
 	}
 	for _, trimmed := range t.ids {
-		if err := g.forget(s, trimmed); err != nil {
+		if err := g.forget(t, trimmed); err != nil {
 			return err
 		}
 	}
@@ -269,20 +269,20 @@ func (g *group) trim(t *trimming) error {
 }
 
 // forget deletes the index entry of a trimmed event, unless it has become that
-// of a later one, which takes a dedupe window shorter than the retention.
-func (g *group) forget(s *stream, trimmed trimmedID) error {
-	if trimmed.seq > indexed(s.next.seq) {
+// of a later one. That takes a dedupe window: where there is none, only records
+// that were found can have an ID again, of the time when there was one, and the
+// trimmer has looked at all of them that were in the index by then.
+func (g *group) forget(t *trimming, trimmed trimmedID) error {
+	s := t.stream
+	whole := indexed(s.next.seq)
+	if trimmed.seq > whole {
 		return nil // it has none
 	}
-	g.key = indexKey(g.key[:0], s.key, trimmed.id)
-	if g.j.options.DedupeWindow > 0 {
-		value, err := get(g.j.db, g.key)
-		if err != nil || value == nil {
-			return err
-		}
-		if seq, err := parseSeq(value); err != nil || seq != trimmed.seq {
+	if g.j.options.DedupeWindow > 0 || t.asOf < min(whole, s.found) {
+		if own, err := g.j.indexes(s, trimmed); err != nil || !own {
 			return err
 		}
 	}
+	g.key = indexKey(g.key[:0], s.key, trimmed.id)
 	return g.batch.Delete(g.key, nil)
 }

@@ -136,6 +136,17 @@ func (s *stream) inTail(id idHash) uint64 {
 	return 0
 }
 
+// indexes reports whether the index entry of the record's ID is the record's, and
+// not that of a later one.
+func (j *Journal) indexes(s *stream, rec trimmedID) (bool, error) {
+	value, err := get(j.db, indexKey(nil, s.key, rec.id))
+	if err != nil || value == nil {
+		return false, err
+	}
+	seq, err := parseSeq(value)
+	return seq == rec.seq, err
+}
+
 // lookup is what an append found in the index before it was queued: that is done
 // side by side, while the committer writes and syncs others. The zero value is
 // for a stream whose recent ids were all.

@@ -12,12 +12,15 @@ import (
 
 // stream is the hot state of a stream: where it begins and ends.
 type stream struct {
-	key   string
-	epoch uint64
+	key string
 
 	// Owned by the streams that it is in.
 	pins int
 	idle *list.Element // nil while pinned
+
+	// Fixed once loaded.
+	epoch uint64
+	found uint64 // the seq of the last record that was there
 
 	// Owned by the committer once loaded.
 	next   place // the last record that was given a place, durable or not
@@ -139,7 +142,7 @@ func (j *Journal) load(s *stream) error {
 	}
 	s.epoch = journal.StreamEpoch(j.log, s.key)
 	s.floor, s.last, s.next = floor, last, last
-	s.since = last.seq
+	s.found, s.since = last.seq, last.seq
 	s.recent = newRecentIDs(last.seq)
 	return nil
 }

@@ -174,8 +174,9 @@ func (t *trimmer) trim(key string, now time.Time) (more bool, err error) {
 		return false, err
 	}
 	job := &trimming{stream: s, done: make(chan struct{})}
+	floor, _ := s.bounds()
 	more, err = t.choose(job, now)
-	if err != nil || len(job.ids) == 0 {
+	if err != nil || job.floor == floor {
 		t.j.streams.unpin(s)
 		return false, err
 	}
@@ -207,9 +208,9 @@ func (t *trimmer) choose(job *trimming, now time.Time) (more bool, err error) {
 			err = closed
 		}
 	}()
-	job.floor = floor
+	job.floor, job.asOf = floor, indexed(last.seq)
 	for ok := iter.First(); ok; ok = iter.Next() {
-		if len(job.ids) == maxTrim {
+		if job.floor.seq-floor.seq == maxTrim {
 			return true, nil
 		}
 		_, seq := splitEventKey(iter.Key())
@@ -222,7 +223,16 @@ func (t *trimmer) choose(job *trimming, now time.Time) (more bool, err error) {
 			return false, nil
 		}
 		job.floor = at
-		job.ids = append(job.ids, trimmedID{hashID(rec.ID), seq})
+		gone, own := trimmedID{hashID(rec.ID), seq}, true
+		if t.j.options.DedupeWindow == 0 && seq < s.found && seq <= job.asOf {
+			// Here rather than in the committer, which all appends wait for; see forget.
+			if own, err = t.j.indexes(s, gone); err != nil {
+				return false, err
+			}
+		}
+		if own {
+			job.ids = append(job.ids, gone)
+		}
 	}
 	return false, nil
 }
