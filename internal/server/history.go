@@ -22,6 +22,9 @@ const (
 	historyBytes = 4 << 20
 	historyReads = 16
 	historyChunk = 256 << 10
+	// historyTries bounds how often a page from the oldest event on is begun anew
+	// because that was trimmed.
+	historyTries = 8
 )
 
 // serveHistory answers GET /v1/history.
@@ -68,19 +71,35 @@ func (s *Server) readHistory(ctx context.Context, ac *auth.Context, r auth.Reade
 	}
 	defer done()
 	h := new(history)
-	if h.bounds, err = s.opts.Journal.Bounds(ctx, r); err != nil {
-		return nil, err
-	}
 	replay := s.flagsOf(ac).Replay
-	if !replay {
-		h.bounds.Oldest = h.bounds.Head
+	for range historyTries {
+		if h.bounds, err = s.opts.Journal.Bounds(ctx, r); err != nil {
+			return nil, err
+		}
+		if !replay {
+			h.bounds.Oldest = h.bounds.Head
+		}
+		h.next, err = s.historyStart(ctx, r, after, h.bounds)
+		if err == nil && replay { // else what is there was appended since the head was asked for
+			err = s.page(ctx, r, kinds, h, limit)
+		}
+		switch {
+		case !errors.Is(err, errOvertaken):
+			return h, err
+		case h.count > 0:
+			return h, nil // whoever goes on from next is told
+		case !fromOldest(after):
+			return nil, voidCursor(twinrail.CodeCursorExpired)
+		}
 	}
-	h.next, err = s.historyStart(ctx, r, after, h.bounds)
-	if err == nil && replay { // else what is there was appended since the head was asked for
-		err = s.page(ctx, r, kinds, h, limit)
-	}
-	return h, err
+	return nil, &twinrail.Error{Code: twinrail.CodeOverloaded, Detail: "the stream is trimmed faster than it is read"}
 }
+
+// errOvertaken says that what follows a position that was valid has been trimmed
+// since.
+var errOvertaken = errors.New("server: trimmed while it was read")
+
+func fromOldest(after string) bool { return after == "" || after == twinrail.CursorEarliest }
 
 // from returns where a subscriber of ac's starts that gave the cursor.
 func (s *Server) from(ac *auth.Context, cursor string) hub.From {
@@ -121,7 +140,7 @@ func historyReader(ac *auth.Context, q url.Values) (auth.Reader, error) {
 // historyStart returns the position that after names. A void cursor is answered
 // 410, with the one code, and which of the two it was as detail.
 func (s *Server) historyStart(ctx context.Context, r auth.Reader, after string, b journal.Bounds) (twinrail.Cursor, error) {
-	if after == "" || after == twinrail.CursorEarliest {
+	if fromOldest(after) {
 		return b.Oldest, nil
 	}
 	c, err := twinrail.ParseCursor(after)
@@ -145,7 +164,8 @@ func voidCursor(reason twinrail.Code) error {
 }
 
 // page appends up to limit events to h, from h.next on, that are meant for r and
-// are of the kinds that it wants.
+// are of the kinds that it wants. It fails with errOvertaken where what would come
+// next was trimmed since the position was checked; h has what came before that.
 func (s *Server) page(ctx context.Context, r auth.Reader, kinds kindFilter, h *history, limit int) error {
 	// Mostly the first read is the only one, and need not be of more than is asked.
 	chunk := min(historyChunk, limit<<10)
@@ -155,8 +175,7 @@ func (s *Server) page(ctx context.Context, r auth.Reader, kinds kindFilter, h *h
 			return err
 		}
 		if page.Gap {
-			// Trimmed since the position was checked.
-			return voidCursor(twinrail.CodeCursorExpired)
+			return errOvertaken
 		}
 		for i := range page.Entries {
 			e := &page.Entries[i]

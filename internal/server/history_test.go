@@ -1,12 +1,14 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
 	"testing"
 
 	"github.com/twinrail/twinrail"
+	"github.com/twinrail/twinrail/internal/auth"
 	"github.com/twinrail/twinrail/internal/auth/authtest"
 	"github.com/twinrail/twinrail/internal/journal"
 )
@@ -173,5 +175,95 @@ func TestVoidCursor(t *testing.T) {
 	}
 	if events, _ = r.page(historyPath + "&after=" + page.Oldest); dataOf(events) != count(15, 25) {
 		t.Errorf("after oldest: %s", dataOf(events))
+	}
+}
+
+// trimmingJournal calls before, where set, ahead of each read, with its number.
+type trimmingJournal struct {
+	journal.Journal
+	before func(read int)
+	reads  int
+}
+
+func (j *trimmingJournal) Read(ctx context.Context, r auth.Reader, after uint64, max int) (journal.Page, error) {
+	if j.before != nil {
+		j.before(j.reads)
+		j.reads++
+	}
+	return j.Journal.Read(ctx, r, after, max)
+}
+
+// TestHistoryOvertaken trims, while a page is read, what would come next: who gave
+// no cursor gets what there is, and what was read already is not thrown away.
+func TestHistoryOvertaken(t *testing.T) {
+	const keeps = 40
+	large := strings.Repeat("x", 30<<10)
+	j := &trimmingJournal{Journal: journal.NewMemory(journal.MemoryOptions{Retention: journal.Retention{Count: keeps}})}
+	r := newRig(t, func(o *Options) { o.Journal = j })
+	n := 0
+	add := func(events int) (last twinrail.PublishResult) {
+		for range events {
+			last = r.publish(fmt.Sprintf(`{"channel":"commit","type":"n%d","routing":{"canvas_id":"c1"},"data":%q}`, n, large))[0]
+			n++
+		}
+		return last
+	}
+	// trimBefore has so many events be trimmed before the reads from the first to
+	// the last.
+	trimBefore := func(first, last, events int) {
+		j.reads, j.before = 0, func(read int) {
+			if read >= first && read <= last {
+				add(events)
+			}
+		}
+	}
+	for name, c := range map[string]struct {
+		after       string // "" for none, "oldest" for the cursor
+		first, last int
+		want        string // the type of the first event, less those trimmed before; or a code
+	}{
+		"no cursor":                         {"", 0, 0, "n3"},
+		"earliest":                          {"&after=earliest", 0, 0, "n3"},
+		"again":                             {"", 0, 2, "n9"},
+		"always":                            {"", 0, 1000, string(twinrail.CodeOverloaded)},
+		"cursor":                            {"oldest", 0, 0, string(twinrail.CodeCursorExpired)},
+		"between two reads":                 {"", 1, 1, "n0"},
+		"after a cursor, between two reads": {"oldest", 1, 1, "n0"},
+	} {
+		add(keeps)
+		_, page := r.page(historyPath + "&limit=1")
+		oldest := n - keeps
+		after := c.after
+		if after == "oldest" {
+			after = "&after=" + page.Oldest
+		}
+		trimmed := 3
+		if c.first > 0 {
+			trimmed = keeps
+		}
+		trimBefore(c.first, c.last, trimmed)
+		resp := r.get(historyPath + "&limit=1000" + after)
+		j.before = nil
+		if !strings.HasPrefix(c.want, "n") {
+			problemOf(t, resp, twinrail.Code(c.want))
+			continue
+		}
+		var got struct {
+			Events []twinrail.Event
+			Next   string
+		}
+		unmarshal(t, resp.body, &got)
+		var want int
+		_, _ = fmt.Sscanf(c.want, "n%d", &want)
+		if len(got.Events) == 0 || got.Events[0].Type != fmt.Sprint("n", oldest+want) {
+			t.Errorf("%s: %d %d events; want the first to be n%d", name, resp.status, len(got.Events), oldest+want)
+			continue
+		}
+		if c.first > 0 {
+			if last := got.Events[len(got.Events)-1]; got.Next != last.Cursor {
+				t.Errorf("%s: next %s, the last event is at %s", name, got.Next, last.Cursor)
+			}
+			problemOf(t, r.get(historyPath+"&after="+got.Next), twinrail.CodeCursorExpired)
+		}
 	}
 }
