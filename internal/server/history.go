@@ -22,6 +22,8 @@ const (
 	historyBytes = 4 << 20
 	historyReads = 16
 	historyChunk = 256 << 10
+	// historyKept is the most memory of a page that is kept for the next one.
+	historyKept = 2 << 20
 	// historyTries bounds how often a page from the oldest event on is begun anew
 	// because that was trimmed.
 	historyTries = 8
@@ -48,8 +50,12 @@ func (s *Server) serveHistory(w http.ResponseWriter, r *http.Request) error {
 			return twinrail.Errorf(twinrail.CodeBadRequest, "limit", "must be 1 to %d", maxHistoryLimit)
 		}
 	}
-	h, err := s.readHistory(r.Context(), ac, reader, kinds, q.Get("after"), limit)
-	if err != nil {
+	h, ok := s.pages.Get().(*history)
+	if !ok {
+		h = new(history)
+	}
+	defer s.recycle(h)
+	if err := s.readHistory(r.Context(), ac, reader, kinds, q.Get("after"), limit, h); err != nil {
 		return err
 	}
 	return writeHistory(w, h)
@@ -63,18 +69,26 @@ type history struct {
 	bounds journal.Bounds
 }
 
-// readHistory waits its turn among the reads of the tenant.
-func (s *Server) readHistory(ctx context.Context, ac *auth.Context, r auth.Reader, kinds kindFilter, after string, limit int) (*history, error) {
+// recycle keeps a page's memory for the next one, unless it is large.
+func (s *Server) recycle(h *history) {
+	if cap(h.events) <= historyKept {
+		*h = history{events: h.events[:0]}
+		s.pages.Put(h)
+	}
+}
+
+// readHistory waits its turn among the reads of the tenant, and fills in h, which is
+// empty.
+func (s *Server) readHistory(ctx context.Context, ac *auth.Context, r auth.Reader, kinds kindFilter, after string, limit int, h *history) error {
 	done, err := s.engine.shares.takeRead(ctx, tenantOf(ac))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer done()
-	h := new(history)
 	replay := s.flagsOf(ac).Replay
 	for range historyTries {
 		if h.bounds, err = s.opts.Journal.Bounds(ctx, r); err != nil {
-			return nil, err
+			return err
 		}
 		if !replay {
 			h.bounds.Oldest = h.bounds.Head
@@ -85,14 +99,14 @@ func (s *Server) readHistory(ctx context.Context, ac *auth.Context, r auth.Reade
 		}
 		switch {
 		case !errors.Is(err, errOvertaken):
-			return h, err
+			return err
 		case h.count > 0:
-			return h, nil // whoever goes on from next is told
+			return nil // whoever goes on from next is told
 		case !fromOldest(after):
-			return nil, voidCursor(twinrail.CodeCursorExpired)
+			return voidCursor(twinrail.CodeCursorExpired)
 		}
 	}
-	return nil, &twinrail.Error{Code: twinrail.CodeOverloaded, Detail: "the stream is trimmed faster than it is read"}
+	return &twinrail.Error{Code: twinrail.CodeOverloaded, Detail: "the stream is trimmed faster than it is read"}
 }
 
 // errOvertaken says that what follows a position that was valid has been trimmed

@@ -38,6 +38,7 @@ type Server struct {
 	sessions  *session.Registry
 	limits    limits
 	engine    *engine
+	pages     sync.Pool // of *history
 	public    http.Handler
 	admin     http.Handler
 
