@@ -264,6 +264,7 @@ var unchecked = map[string][]string{
 	},
 	"it ends, or is the wiring of, all of it": {
 		"(journal.Journal).Close", "(*journal.Memory).Close", "(*disk.Journal).Close", "(*session.Registry).Close", "(*session.Registry).EndLost",
+		"(journal.Journal).Err", "(*journal.Memory).Err", "(*disk.Journal).Err",
 		"(journal.Journal).Notify", "(*journal.Memory).Notify", "(*disk.Journal).Notify", "(*feature.Store).OnChange",
 	},
 	"it is about a Record, which was made of a Writer": {

@@ -172,6 +172,15 @@ func identityValue(log [16]byte) []byte { return append([]byte{layoutVersion}, l
 // Notify implements [journal.Journal].
 func (j *Journal) Notify(fn func(key string, last uint64)) { j.notify = fn }
 
+// Err implements [journal.Journal].
+func (j *Journal) Err() error {
+	err := j.begin(context.Background())
+	if err == nil {
+		j.end()
+	}
+	return err
+}
+
 // begin is called before db is used on behalf of a caller; where it returns no
 // error, end is called afterwards.
 func (j *Journal) begin(ctx context.Context) error {

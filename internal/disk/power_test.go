@@ -108,8 +108,9 @@ func wantUnavailable(t *testing.T, j journal.Journal, s journaltest.Stream) {
 	_, err := j.Append(t.Context(), []journal.Record{s.Record("after", "d")}, journal.Expect{})
 	_, err2 := j.Read(t.Context(), s.Reader, 0, 1)
 	_, err3 := j.Bounds(t.Context(), s.Reader)
-	err4 := j.Close()
-	for i, err := range []error{err, err2, err3, err4} {
+	err4 := j.Err()
+	err5 := j.Close()
+	for i, err := range []error{err, err2, err3, err4, err5} {
 		if !errors.Is(err, journal.ErrUnavailable) {
 			t.Errorf("call %d after a failed write: %v", i, err)
 		}

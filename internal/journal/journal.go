@@ -77,6 +77,11 @@ type Journal interface {
 	// called once, before the journal is used.
 	Notify(fn func(key string, last uint64))
 
+	// Err says why the journal cannot be used: ErrUnavailable once it has stopped,
+	// whether or not a call has come upon that yet, ErrClosed after Close, else nil.
+	// It does not wait for the store.
+	Err() error
+
 	// Close makes durable what was accepted, and ends. Calls under way finish
 	// or fail with ErrClosed.
 	Close() error

@@ -61,6 +61,13 @@ func NewMemory(options MemoryOptions) *Memory {
 // Notify implements [Journal].
 func (m *Memory) Notify(fn func(key string, last uint64)) { m.notify = fn }
 
+// Err implements [Journal].
+func (m *Memory) Err() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.usable(context.Background())
+}
+
 // Close implements [Journal].
 func (m *Memory) Close() error {
 	m.mu.Lock()

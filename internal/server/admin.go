@@ -20,6 +20,10 @@ func (s *Server) adminRoutes() http.Handler {
 			answer(w, http.StatusServiceUnavailable, "draining\n")
 			return
 		}
+		if s.opts.Journal.Err() != nil {
+			answer(w, http.StatusServiceUnavailable, "the journal has stopped\n")
+			return
+		}
 		answer(w, http.StatusOK, "ok\n")
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.opts.Registry, promhttp.HandlerOpts{}))

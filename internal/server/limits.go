@@ -201,13 +201,15 @@ func (c *wsConn) takeFrame() error {
 // A browser that was turned away comes back after soonestAgain to twice that.
 const soonestAgain = 5 * time.Second
 
-// overSSE answers who is over a limit. Who sent its credential in a header can
-// read a status. A native EventSource cannot do either: it would stop for good.
+// overSSE answers who cannot be served now: who is over a limit, or where something
+// has failed. Who sent its credential in a header can read a status. A native
+// EventSource cannot do either: it would stop for good.
 func (s *Server) overSSE(w http.ResponseWriter, r *http.Request, err error) error {
 	e := asError(err)
-	if r.Header.Get("Authorization") != "" {
-		return e
+	if r.Header.Get("Authorization") != "" || e.Code.Info().Retry != twinrail.RetryBackoff {
+		return err
 	}
+	s.logFailure(r.Context(), w.Header().Get("X-Request-Id"), e, err)
 	s.metrics.failed(e.Code)
 	after := max(e.RetryAfter, soonestAgain)
 	return s.turnAway(w, e.Code, after+rand.N(after))

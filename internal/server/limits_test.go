@@ -19,6 +19,7 @@ import (
 	"github.com/twinrail/twinrail/internal/auth"
 	"github.com/twinrail/twinrail/internal/auth/authtest"
 	"github.com/twinrail/twinrail/internal/journal"
+	"github.com/twinrail/twinrail/internal/journal/journaltest"
 	"github.com/twinrail/twinrail/internal/table"
 )
 
@@ -625,4 +626,48 @@ func TestSizeOfConnection(t *testing.T) {
 	if n := unsafe.Sizeof(wsConn{}); n > 256 {
 		t.Errorf("a wsConn is of %d bytes", n)
 	}
+}
+
+// TestStoppedJournal has the journal stop: a native EventSource is told to come back,
+// for as long as it takes until there is one again, and /readyz that this is not the
+// server to come to.
+func TestStoppedJournal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := journaltest.NewFaulty(journal.NewMemory(journal.MemoryOptions{}))
+		r := newBubbleRig(t, func(o *Options) { o.Journal = j })
+		native := func() *tail {
+			nc, _, resp := r.request(canvasPath+"&ticket="+r.ticket(r.token, ""), "Accept", "text/event-stream")
+			if resp.StatusCode != http.StatusOK {
+				t.Fatalf("%s", resp.Status)
+			}
+			return &tail{t, nc, resp, bufio.NewReader(resp.Body)}
+		}
+		ready := func(want int) {
+			t.Helper()
+			if status, body := r.operator("/readyz"); status != want {
+				t.Errorf("/readyz: %d %q, want %d", status, body, want)
+			}
+		}
+		ready(http.StatusOK)
+		j.FailReads(fmt.Errorf("%w: no space left", journal.ErrUnavailable))
+		ready(http.StatusServiceUnavailable)
+		for range 3 {
+			c := native()
+			if ms, err := strconv.Atoi(c.next().retry); err != nil || ms < 5000 || ms > 10000 {
+				t.Errorf("told to come back after %d ms, %v", ms, err)
+			}
+			var end twinrail.End
+			if unmarshal(t, []byte(c.want(twinrail.SSEEnd).data), &end); end.Code != twinrail.CodeUnavailable || !end.Reconnect {
+				t.Errorf("%+v", end)
+			}
+			c.ends()
+		}
+		problemOf(t, r.get(canvasPath), twinrail.CodeUnavailable)
+		if n := r.metric(`twinrail_errors_total{code="unavailable"}`); n != 4 {
+			t.Errorf("%v errors counted", n)
+		}
+		j.FailReads(nil)
+		ready(http.StatusOK)
+		native().open()
+	})
 }

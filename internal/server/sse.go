@@ -61,7 +61,7 @@ func (s *Server) serveSSE(w http.ResponseWriter, r *http.Request) error {
 	opened()
 	if err != nil {
 		s.leavePlace(ac)
-		return err
+		return s.overSSE(w, r, err)
 	}
 	if start.Reset != nil && r.URL.Query().Get("on_reset") == "fail" {
 		sub.Close()

@@ -64,8 +64,8 @@ func (f *Faulty) LoseAck(n int, err error) {
 	f.loseAck = fault{n, err}
 }
 
-// FailReads has all reads, seeks and bounds fail with err from now on, or go on
-// where err is nil.
+// FailReads has all reads, seeks and bounds fail with err from now on, and Err
+// return it, or go on where err is nil.
 func (f *Faulty) FailReads(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -206,6 +206,16 @@ func (f *Faulty) Seek(ctx context.Context, r auth.Reader, c twinrail.Cursor) (ui
 		return 0, err
 	}
 	return f.inner.Seek(ctx, r, c)
+}
+
+// Err implements [journal.Journal].
+func (f *Faulty) Err() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.readErr != nil {
+		return f.readErr
+	}
+	return f.inner.Err()
 }
 
 // Close implements [journal.Journal].

@@ -68,6 +68,9 @@ func testContext(t *testing.T, j journal.Journal) {
 func testClose(t *testing.T, j journal.Journal) {
 	s := NewStream(t, "c1")
 	head := mustAppend(t, j, s.Record("a", "1"))[0].Cursor
+	if err := j.Err(); err != nil {
+		t.Errorf("before close: %v", err)
+	}
 	for range 2 {
 		if err := j.Close(); err != nil {
 			t.Fatalf("close: %v", err)
@@ -77,7 +80,7 @@ func testClose(t *testing.T, j journal.Journal) {
 	_, err2 := j.Read(t.Context(), s.Reader, 0, 1)
 	_, err3 := j.Bounds(t.Context(), s.Reader)
 	_, err4 := j.Seek(t.Context(), s.Reader, head)
-	for i, err := range []error{err, err2, err3, err4} {
+	for i, err := range []error{err, err2, err3, err4, j.Err()} {
 		if !errors.Is(err, journal.ErrClosed) {
 			t.Errorf("call %d after close: %v", i, err)
 		}
