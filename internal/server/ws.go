@@ -126,9 +126,9 @@ type wsConn struct {
 	lifetime lifetime
 
 	// Owned by readable.
-	frames     limit.GCRA
-	message    []byte // of a fragmented message, what has come
-	fragmented bool
+	frames  limit.GCRA
+	message []byte // of a fragmented message, what has come
+	begun   int64  // when that began, on the engine's clock; 0 where there is none
 
 	mu      sync.Mutex
 	session *session.Session

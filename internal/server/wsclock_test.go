@@ -1,6 +1,7 @@
 package server
 
 import (
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -83,6 +84,70 @@ func TestWSHeartbeatLost(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestWSMessageInParts has clients begin a message and then send all but its end:
+// it must be whole within two heartbeats, like a frame.
+func TestWSMessageInParts(t *testing.T) {
+	begin, ping, part, end := frame(false, ws.OpText, []byte(`{"op":`)), frame(true, ws.OpPing, nil), frame(false, ws.OpContinuation, []byte(" ")), frame(true, ws.OpContinuation, []byte(`"ping"}`))
+	for name, meanwhile := range map[string][]byte{"pings": ping, "more parts": part} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newBubbleRig(t)
+				p := r.peer()
+				for range 3 { // each of which is whole in time
+					p.write(begin)
+					for range 5 {
+						time.Sleep(5 * time.Second)
+						p.write(meanwhile)
+					}
+					p.write(end)
+					for p.text().Op != twinrail.OpPong {
+					}
+				}
+				began := time.Now()
+				p.write(begin)
+				var said sync.WaitGroup
+				defer said.Wait()
+				said.Go(func() {
+					for range 20 {
+						time.Sleep(5 * time.Second)
+						if _, err := p.nc.Write(meanwhile); err != nil {
+							return
+						}
+					}
+				})
+				for {
+					s := p.text()
+					if s.Op == twinrail.OpPing && time.Since(began) < time.Minute {
+						continue
+					}
+					if s.Op != twinrail.OpError || s.Code != twinrail.CodeHeartbeatLost {
+						t.Fatalf("after %v: %+v", time.Since(began), s)
+					}
+					break
+				}
+				if took := time.Since(began); took < 30*time.Second || took > 36*time.Second {
+					t.Errorf("closed after %v", took)
+				}
+				if code, _ := p.closed(); code != 4200 {
+					t.Errorf("closed with %d", code)
+				}
+			})
+		})
+	}
+}
+
+// text returns the next frame of the rail, passing over the protocol's own.
+func (p *peer) text() twinrail.ServerFrame {
+	p.t.Helper()
+	for {
+		if f := p.raw(); f.Header.OpCode == ws.OpText {
+			var s twinrail.ServerFrame
+			unmarshal(p.t, f.Payload, &s)
+			return s
+		}
 	}
 }
 

@@ -30,7 +30,8 @@ type protocolError struct {
 func (e *protocolError) Error() string { return e.detail }
 
 // readable reads the frames that have come, and then goes back to rest. A frame
-// that has begun must be whole within two heartbeats.
+// that has begun must be whole within two heartbeats, and so must a message: what
+// has come of it is held.
 func (c *wsConn) readable() {
 	br := wsReaders.Get().(*bufio.Reader)
 	br.Reset(c.link)
@@ -39,8 +40,12 @@ func (c *wsConn) readable() {
 		wsReaders.Put(br)
 	}()
 	for {
+		left := 2 * c.server.opts.Heartbeat
+		if c.begun != 0 {
+			left -= time.Duration(c.server.engine.now() - c.begun)
+		}
 		// A failure here is one of the connection, which the read reports.
-		_ = c.link.nc.SetReadDeadline(time.Now().Add(2 * c.server.opts.Heartbeat))
+		_ = c.link.nc.SetReadDeadline(time.Now().Add(left))
 		if err := c.readFrame(br); err != nil {
 			c.readFailed(err)
 			return
@@ -107,7 +112,7 @@ func (c *wsConn) readFrame(br *bufio.Reader) error {
 		return err
 	}
 	state := ws.StateServerSide
-	if c.fragmented {
+	if c.begun != 0 {
 		state = state.Set(ws.StateFragmented)
 	}
 	if err := ws.CheckHeader(h, state); err != nil {
@@ -125,12 +130,14 @@ func (c *wsConn) readFrame(br *bufio.Reader) error {
 	if c.message, err = appendPayload(c.message, br, h); err != nil {
 		return err
 	}
-	c.fragmented = !h.Fin
-	if c.fragmented {
+	if !h.Fin {
+		if c.begun == 0 {
+			c.begun = c.server.engine.now()
+		}
 		return nil
 	}
 	message := c.message
-	c.message = nil
+	c.message, c.begun = nil, 0
 	if !utf8.Valid(message) {
 		return &protocolError{ws.StatusInvalidFramePayloadData, "text that is not UTF-8"}
 	}
