@@ -62,6 +62,7 @@ type serveCmd struct {
 	PublishRate    int           `help:"How many events it publishes in a second at most, and apart from them gestures; 0 for any number." default:"50000"`
 	PublishBytes   byteSize      `help:"How many bytes of events it publishes in a second at most, and apart from them of gestures; 0 for any number." default:"64MiB"`
 	ChangeRate     int           `help:"How many cookie sessions its members open and end in a second at most, and apart from them revocations and changes of flags; 0 for any number." default:"200"`
+	MaxBodies      byteSize      `help:"How many bytes of request bodies it has at most while they are read; 0 for any number." default:"64MiB"`
 	FrameRate      int           `help:"How many frames a WebSocket sends in a second at most; 0 for any number." default:"1000"`
 	MaxLateness    time.Duration `help:"How late input may be noticed before tenants that always have requests in line are slowed beside others; 0 slows nobody." default:"200us"`
 
@@ -194,6 +195,7 @@ func (c *serveCmd) checkLimits() error {
 		{"--publish-rate", int64(c.PublishRate), 0, 1 << 20},
 		{"--publish-bytes", int64(c.PublishBytes), 0, maxInMemory},
 		{"--change-rate", int64(c.ChangeRate), 0, 1 << 20},
+		{"--max-bodies", int64(c.MaxBodies), 0, maxBudget},
 		{"--frame-rate", int64(c.FrameRate), 0, 1 << 20},
 		{"--retention-count", c.RetentionCount, 0, 1 << 62},
 	} {
@@ -238,6 +240,7 @@ func (c *serveCmd) options() server.Options {
 		PublishRate:    c.PublishRate,
 		PublishBytes:   int(c.PublishBytes),
 		ChangeRate:     c.ChangeRate,
+		MaxBodies:      int(c.MaxBodies),
 		FrameRate:      c.FrameRate,
 		MaxLateness:    c.MaxLateness,
 	}
@@ -246,7 +249,7 @@ func (c *serveCmd) options() server.Options {
 			*d = -1
 		}
 	}
-	for _, n := range []*int{&o.Window, &o.WindowBudget, &o.MaxConnections, &o.JoinRate, &o.PublishRate, &o.PublishBytes, &o.ChangeRate, &o.FrameRate} {
+	for _, n := range []*int{&o.Window, &o.WindowBudget, &o.MaxConnections, &o.JoinRate, &o.PublishRate, &o.PublishBytes, &o.ChangeRate, &o.MaxBodies, &o.FrameRate} {
 		if *n == 0 {
 			*n = -1
 		}

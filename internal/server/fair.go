@@ -59,6 +59,7 @@ type share struct {
 	users  int // guarded by shares.mu
 
 	publishes, reads, openings places
+	bodies                     atomic.Int64 // bytes of those that are being read
 
 	// Guarded by engine.mu.
 	ready   fifo[*link] // to be driven

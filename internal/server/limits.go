@@ -22,6 +22,7 @@ const (
 	limitFrames      = "frames"
 	limitGestures    = "gestures"
 	limitChanges     = "changes"
+	limitBodies      = "bodies"
 )
 
 // gestureActor is who has a rate of gestures.

@@ -3,8 +3,6 @@ package server
 import (
 	"context"
 	"encoding/json"
-	"io"
-	"mime"
 	"net/http"
 	"strconv"
 	"time"
@@ -37,35 +35,6 @@ func (s *Server) servePublish(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return writeJSON(w, twinrail.PublishResponse{Results: results})
-}
-
-// readJSON reads the body of a request that was admitted as ac into v. A client
-// takes its time over a body: what it asks for needs a credential that is still
-// good when all of it is there.
-func (s *Server) readJSON(w http.ResponseWriter, r *http.Request, ac *auth.Context, v any) error {
-	body, err := s.readBody(w, r)
-	if err != nil {
-		return err
-	}
-	if err := s.opts.Gate.Still(ac); err != nil {
-		return err
-	}
-	return decode(body, v, twinrail.CodeBadRequest)
-}
-
-// readBody reads a JSON body.
-func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		return nil, twinrail.Errorf(twinrail.CodeUnsupportedMediaType, "Content-Type", "must be application/json")
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(s.opts.MaxBody)))
-	if err != nil {
-		if e := asError(err); e.Code == twinrail.CodeTooLarge {
-			return nil, e
-		}
-		return nil, twinrail.Errorf(twinrail.CodeBadRequest, "body", "could not be read to its end")
-	}
-	return body, nil
 }
 
 func writeJSON(w http.ResponseWriter, v any) error {

@@ -235,6 +235,7 @@ func (o *Options) setDefaults() (err error) {
 	setDefault(&o.MaxEvent, 64<<10)
 	setDefault(&o.MaxFrame, 1<<20)
 	setDefault(&o.MaxBody, 8<<20)
+	setDefault(&o.MaxBodies, 64<<20)
 	setDefault(&o.MaxJoins, 128)
 	setDefault(&o.MaxConnections, 50_000)
 	setDefault(&o.JoinRate, 10_000)
