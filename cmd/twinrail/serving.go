@@ -201,7 +201,7 @@ func (s *serving) run(p *process) error {
 	group, ctx := errgroup.WithContext(p.ctx)
 	group.Go(func() error {
 		if s.public.TLSConfig != nil {
-			return served(s.public.ServeTLS(s.publicListener, "", ""))
+			return served(s.public.ServeTLS(server.TLSListener(s.publicListener), "", ""))
 		}
 		return served(s.public.Serve(s.publicListener))
 	})

@@ -26,6 +26,7 @@ type link struct {
 	// Fixed.
 	engine *engine
 	nc     net.Conn
+	sealed *sealed         // below nc, where that is TLS which takes turns; else nil
 	raw    syscall.RawConn // nil where a write cannot be tried without blocking
 	rail   rail
 	share  *share // of its tenant
@@ -94,9 +95,21 @@ var (
 // the clock and hears nothing before start. What was read of nc already is early.
 // It must be closed.
 func newLink(e *engine, t tenant, nc net.Conn, r rail, early []byte) *link {
-	l := &link{engine: e, nc: nc, raw: nonblocking(nc), rail: r, share: e.shares.join(t), peeked: early}
+	l := &link{engine: e, nc: nc, sealed: sealedBelow(nc), rail: r, share: e.shares.join(t), peeked: early}
+	l.raw = nonblocking(l.wire())
 	l.timer = time.AfterFunc(math.MaxInt64, l.onTimer)
+	if l.sealed != nil {
+		l.sealed.attach(l.kick)
+	}
 	return l
+}
+
+// wire returns the connection that what is to be written goes to.
+func (l *link) wire() net.Conn {
+	if l.sealed != nil {
+		return l.sealed.Conn
+	}
+	return l.nc
 }
 
 // start lets the link live; its first write is what the rail has by now.
@@ -202,6 +215,12 @@ func (l *link) gather(from gathering) (rest []byte, next next, err error) {
 	l.urgent.Store(false)
 	out, next, err := from(l.engine.ctx, (*buf)[:0])
 	*buf = out
+	if err == nil && l.sealed != nil {
+		sealed := l.engine.buffers.Get().(*[]byte)
+		defer l.engine.buffers.Put(sealed)
+		out, err = l.sealed.seal(l.nc, out, (*sealed)[:0])
+		*sealed = out
+	}
 	if err == nil && l.raw != nil {
 		var n int
 		n, err = l.try(out)
@@ -246,8 +265,9 @@ func (l *link) write(b []byte) bool {
 	}
 	// Errors of the deadline are those of a closed connection, which the write
 	// reports.
-	_ = l.nc.SetWriteDeadline(time.Now().Add(l.engine.writeTimeout))
-	n, err := l.nc.Write(b)
+	wire := l.wire()
+	_ = wire.SetWriteDeadline(time.Now().Add(l.engine.writeTimeout))
+	n, err := wire.Write(b)
 	l.wrote(n)
 	if err != nil {
 		if isTimeout(err) {
@@ -257,7 +277,7 @@ func (l *link) write(b []byte) bool {
 		return false
 	}
 	// It would hold for the next try, too, however much later that is.
-	_ = l.nc.SetWriteDeadline(time.Time{})
+	_ = wire.SetWriteDeadline(time.Time{})
 	return true
 }
 
@@ -284,6 +304,11 @@ func (l *link) linger() {
 	if half, ok := l.nc.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
 		// Not by a deadline, which readable sets too.
 		cut := time.AfterFunc(lingerTime, func() { _ = l.nc.Close() })
+		if l.sealed != nil {
+			// TLS's own word of the end.
+			last, _ := l.sealed.seal(l.nc, nil, nil)
+			_, _ = l.sealed.Conn.Write(last)
+		}
 		_, _ = io.Copy(io.Discard, io.LimitReader(l.nc, 1<<20))
 		cut.Stop()
 	}

@@ -54,7 +54,7 @@ func newWatcher() (watcher, error) {
 // watch arms the watch for one report. A rail that reads is told of input, one
 // that does not only of the peer's end.
 func (w *epollWatcher) watch(l *link) {
-	if l.raw == nil {
+	if l.raw == nil || l.sealed != nil {
 		w.peek.watch(l)
 		return
 	}
@@ -93,7 +93,7 @@ func (w *epollWatcher) control() (epfd uintptr) {
 }
 
 func (w *epollWatcher) forget(l *link) {
-	if l.raw == nil {
+	if l.raw == nil || l.sealed != nil {
 		return
 	}
 	// Where the connection is closed already, the kernel has forgotten it.
