@@ -18,7 +18,7 @@ func newGuarded(f *testing.F) (*direct, string) {
 	f.Helper()
 	return newUnreachable(f, func(o *Options) {
 		o.Journal = journal.NewMemory(journal.MemoryOptions{Retention: journal.Retention{Count: 100}})
-		o.FrameRate, o.JoinRate, o.PublishRate = -1, -1, -1
+		o.FrameRate, o.PublishRate = -1, -1
 	})
 }
 

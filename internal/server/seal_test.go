@@ -29,6 +29,7 @@ func (r *sayer) gather(_ context.Context, out []byte) ([]byte, next, error) {
 	return out, thenRest, nil
 }
 
+func (*sayer) said(out []byte) []byte       { return out }
 func (*sayer) lags() bool                   { return false }
 func (*sayer) readable()                    {}
 func (*sayer) tick(now time.Time) time.Time { return now.Add(time.Hour) }
@@ -77,7 +78,7 @@ func TestTLSTurn(t *testing.T) {
 	resign := func() { resigned++ }
 	got := make([]byte, len(hello))
 	l.state.Store(running)
-	if stays := l.round(resign); !stays || resigned != 0 {
+	if stays := l.round(l.rail.gather, l.goOn, resign); !stays || resigned != 0 {
 		t.Errorf("a small write: stays %v, resigned %d times", stays, resigned)
 	}
 	if _, err := io.ReadFull(client, got); err != nil || !bytes.Equal(got, hello) {
@@ -86,7 +87,7 @@ func TestTLSTurn(t *testing.T) {
 	read := make(chan error, 1)
 	got = make([]byte, len(large))
 	l.state.Store(running)
-	stays := l.round(func() {
+	stays := l.round(l.rail.gather, l.goOn, func() {
 		resign()
 		go func() {
 			_, err := io.ReadFull(client, got)

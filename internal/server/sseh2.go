@@ -23,12 +23,14 @@ func (s *Server) HTTP2() *http.HTTP2Config {
 // serveHTTP2 is what a link is to an HTTP/1.1 connection: net/http keeps the
 // stream, and the handler's goroutine drives it, which the engine waits for.
 func (c *sseConn) serveHTTP2(w http.ResponseWriter, r *http.Request) (err error) {
-	defer func() { c.end(err) }()
 	left, ok := c.server.engine.enter()
+	if ok {
+		defer left()
+	}
+	defer func() { c.end(err) }()
 	if !ok {
 		return abandoned(context.Canceled)
 	}
-	defer left()
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	c.cancel = cancel
