@@ -9,7 +9,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
-	"fmt"
+	"math/big"
 	"strings"
 	"testing"
 	"time"
@@ -143,6 +143,10 @@ func TestSigningKeyRefuses(t *testing.T) {
 	spki, spkiErr := x509.MarshalPKIXPublicKey(&k.p256.PublicKey)
 	private := pkcs8(t, k.p256)
 	public := privateJWK(t, &k.rsa.PublicKey, "", "")
+	scalar, err := k.p384.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for want, file := range map[string][]byte{
 		"at least 32 bytes":                 secret[:31],
 		"has no private key":                pemOf(t, "PUBLIC KEY", spki, spkiErr),
@@ -165,7 +169,7 @@ func TestSigningKeyRefuses(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want an error with %q", err, want)
 		}
-		for _, told := range []string{string(secret[:8]), base64.RawURLEncoding.EncodeToString(secret)[:8], fmt.Sprint(k.p384.D)} {
+		for _, told := range []string{string(secret[:8]), base64.RawURLEncoding.EncodeToString(secret)[:8], new(big.Int).SetBytes(scalar).String()} {
 			if err != nil && strings.Contains(err.Error(), told) {
 				t.Errorf("%q tells of the key", err)
 			}
