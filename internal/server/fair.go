@@ -62,9 +62,10 @@ type share struct {
 	bodies                     atomic.Int64 // bytes of those that are being read
 
 	// Guarded by engine.mu.
-	ready   fifo[*link] // to be driven
-	lagging fifo[*link] // running; to go on where the disk may be waited for
-	drivers int         // of those that lag
+	ready   fifo[*link]  // to be driven
+	lagging fifo[*link]  // to go on where the disk may be waited for
+	drivers int          // of those that lag
+	lined   atomic.Int64 // as many as lagging has; written there
 }
 
 // shares holds the shares that are in use.
@@ -122,23 +123,32 @@ func (s *shares) leave(sh *share) {
 // answered. It has code overloaded where too many wait already.
 func (s *shares) takePublish(ctx context.Context, t tenant, events, bytes int) (done func(), err error) {
 	units := min(1+events/unitEvents+bytes/unitBytes, publishUnits)
-	return s.take(ctx, t, func(sh *share) *places { return &sh.publishes }, int64(units), loneFactor)
+	return s.take(ctx, t, func(sh *share) *places { return &sh.publishes }, int64(units), loneFactor, nil)
 }
 
 // takeRead is takePublish for a page of the journal.
 func (s *shares) takeRead(ctx context.Context, t tenant) (done func(), err error) {
-	return s.take(ctx, t, func(sh *share) *places { return &sh.reads }, 1, 1)
+	return s.take(ctx, t, func(sh *share) *places { return &sh.reads }, 1, 1, nil)
 }
 
 // takeOpening is takePublish for what a new connection does until it has its
-// place in a stream.
+// place in a stream. To open one takes so little that there may be nobody in line
+// for it, however many come: whoever waits for what they then do counts, too.
 func (s *shares) takeOpening(ctx context.Context, t tenant) (done func(), err error) {
-	return s.take(ctx, t, func(sh *share) *places { return &sh.openings }, 1, loneFactor)
+	return s.take(ctx, t, func(sh *share) *places { return &sh.openings }, 1, loneFactor, (*share).behind)
 }
 
+// behind returns how many of the tenant wait for something to be read.
+func (sh *share) behind() int64 { return sh.reads.waiting.Load() + sh.linedUp() }
+
+// linedUp returns how many of a tenant's links lag, but for one: it may be the
+// link that was driven last.
+func (sh *share) linedUp() int64 { return max(sh.lined.Load()-1, 0) }
+
 // take takes units of a tenant's places, each of which is as many as beside says
-// unless it is alone.
-func (s *shares) take(ctx context.Context, t tenant, of func(*share) *places, units, beside int64) (done func(), err error) {
+// unless it is alone. Besides those who wait for these places, more, where not nil,
+// says who is in line.
+func (s *shares) take(ctx context.Context, t tenant, of func(*share) *places, units, beside int64, more func(*share) int64) (done func(), err error) {
 	alone := s.alone(t, time.Now())
 	n := units
 	if !alone {
@@ -155,7 +165,11 @@ func (s *shares) take(ctx context.Context, t tenant, of func(*share) *places, un
 		s.leave(sh)
 	}
 	return func() {
-		if pause := s.pause(p.waiting.Load(), alone); pause > 0 {
+		inLine := p.waiting.Load()
+		if more != nil {
+			inLine += more(sh)
+		}
+		if pause := s.pause(inLine, alone); pause > 0 {
 			time.AfterFunc(pause, give)
 			return
 		}
@@ -234,6 +248,7 @@ func (e *engine) lag(l *link) {
 	if !l.lined {
 		l.lined = true
 		l.share.lagging.push(l)
+		l.share.lined.Add(1)
 	}
 	if !l.state.CompareAndSwap(running, inLine) { // it was kicked since
 		l.state.Store(queued)
@@ -256,7 +271,7 @@ func (e *engine) driveLagging(s *share) {
 		if !l.round(l.rail.gather, l.goOn, resign) {
 			return
 		}
-		pause := e.shares.pause(e.linedUp(s), e.shares.alone(s.tenant, time.Now()))
+		pause := e.shares.pause(s.linedUp(), e.shares.alone(s.tenant, time.Now()))
 		if pause > 0 {
 			time.Sleep(pause)
 			continue
@@ -267,20 +282,13 @@ func (e *engine) driveLagging(s *share) {
 	}
 }
 
-// linedUp returns how many of a tenant's links lag, but for one: it may be the
-// link that was driven last.
-func (e *engine) linedUp(s *share) int64 {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return int64(max(s.lagging.len()-1, 0))
-}
-
 // popLagging returns nil, and takes the driver off the list, when none is left.
 func (e *engine) popLagging(s *share) *link {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for s.lagging.len() > 0 {
 		l := s.lagging.pop()
+		s.lined.Add(-1)
 		l.lined = false
 		if l.state.CompareAndSwap(inLine, running) {
 			return l

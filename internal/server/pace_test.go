@@ -221,6 +221,40 @@ func TestCrowdedTenantPauses(t *testing.T) {
 	}
 }
 
+// TestOpeningPausesBehindReaders has a tenant open one connection after the other,
+// so that none waits to be opened, while others of it wait to read: that is a storm,
+// and comes apart, too.
+func TestOpeningPausesBehindReaders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := late(t)
+		stormy := tenant{"t_a", "dev"}
+		sh := e.shares.join(stormy)
+		storm := func() time.Duration {
+			started := time.Now()
+			for range 3 * openings() {
+				e.shares.alone(tenant{"t_b", "dev"}, started)
+				done, err := e.shares.takeOpening(context.Background(), stormy)
+				if err != nil {
+					t.Fatal(err)
+				}
+				done()
+			}
+			return time.Since(started)
+		}
+		if took := storm(); took != 0 {
+			t.Errorf("with nobody behind it took %v", took)
+		}
+		sh.lined.Store(2)
+		if took := storm(); took != 2*maxPause {
+			t.Errorf("with some behind it took %v, want %v", took, 2*maxPause)
+		}
+		sh.lined.Store(0)
+		e.shares.leave(sh)
+		time.Sleep(maxPause)
+		e.close()
+	})
+}
+
 // TestLaggingTenantPauses is TestCrowdedTenantPauses for backlogs: those of many
 // links are read with pauses, that of one is not.
 func TestLaggingTenantPauses(t *testing.T) {
