@@ -435,7 +435,7 @@ var bound = []sabotage{
 	},
 	{
 		name:  "who is connected is not told of the end of a session",
-		edits: []edit{{"internal/auth/cookie.go", "\tif ended {\n\t\tg.revoked()\n\t}\n\treturn removed, nil", "\t_ = ended\n\treturn removed, nil"}},
+		edits: []edit{{"internal/auth/cookie.go", "\tif ended {\n\t\tg.revoked(c.who().actor())\n\t}\n\treturn removed, nil", "\t_ = ended\n\treturn removed, nil"}},
 		leaks: []cells{{only("cookies"), only("canvas_id", "tenant_id", "actor_id")}},
 	},
 	{
