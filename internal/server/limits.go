@@ -213,5 +213,5 @@ func (s *Server) overSSE(w http.ResponseWriter, r *http.Request, err error) erro
 	s.logFailure(r.Context(), w.Header().Get("X-Request-Id"), e, err)
 	s.metrics.failed(e.Code)
 	after := max(e.RetryAfter, soonestAgain)
-	return s.turnAway(w, e.Code, after+rand.N(after))
+	return s.turnAway(w, r, e.Code, after+rand.N(after))
 }

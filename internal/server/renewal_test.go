@@ -1,15 +1,11 @@
 package server
 
 import (
-	"bufio"
-	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,50 +18,6 @@ import (
 // renewalPath is where the connection of that id is given another credential.
 func renewalPath(id string) string {
 	return twinrail.PathConnections + id + "/auth?tenant_id=t_acme&env=dev"
-}
-
-// pipe2 opens the SSE rail over HTTP/2 within a bubble.
-func (r *rig) pipe2(path, token string, h ...string) *tail {
-	r.t.Helper()
-	return r.pipe2Through(func(nc net.Conn) net.Conn { return nc }, path, token, h...)
-}
-
-// pipe2Through is pipe2 with something between the client and its connection.
-func (r *rig) pipe2Through(between func(net.Conn) net.Conn, path, token string, h ...string) *tail {
-	r.t.Helper()
-	ln := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
-	var protocols http.Protocols
-	protocols.SetUnencryptedHTTP2(true)
-	web := &http.Server{Handler: r.server.Handler(), HTTP2: r.server.HTTP2(), Protocols: &protocols}
-	var served sync.WaitGroup
-	served.Go(func() { _ = web.Serve(ln) })
-	transport := &http.Transport{
-		Protocols: &protocols,
-		DialContext: func(context.Context, string, string) (net.Conn, error) {
-			nc, err := ln.dial()
-			if err != nil {
-				return nil, err
-			}
-			return between(nc), nil
-		},
-	}
-	req, _ := http.NewRequest("GET", "http://twinrail.test"+path, nil)
-	req.Header.Set("Authorization", "Bearer "+token)
-	header(h).apply(req)
-	resp, err := transport.RoundTrip(req)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	r.t.Cleanup(func() {
-		_ = resp.Body.Close()
-		transport.CloseIdleConnections()
-		_ = web.Close()
-		served.Wait()
-	})
-	if resp.ProtoMajor != 2 {
-		r.t.Fatalf("spoke %s", resp.Proto)
-	}
-	return &tail{t: r.t, resp: resp, br: bufio.NewReader(resp.Body)}
 }
 
 // said returns the next block but for comments.

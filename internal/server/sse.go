@@ -38,7 +38,7 @@ func (s *Server) serveSSE(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if s.draining.Load() {
-		return s.turnAway(w, twinrail.CodeDraining, s.returnAfter())
+		return s.turnAway(w, r, twinrail.CodeDraining, s.returnAfter())
 	}
 	cursor := r.Header.Get("Last-Event-ID")
 	if cursor == "" {
@@ -127,10 +127,14 @@ func sseHeader(h http.Header) {
 
 // turnAway answers who cannot be served now. Any status but 200 would stop a
 // native EventSource for good, so it is given a stream that ends at once, and a
-// time to come back.
-func (s *Server) turnAway(w http.ResponseWriter, code twinrail.Code, after time.Duration) error {
+// time to come back. Over HTTP/2 other streams share its connection, which is given
+// up only where they have to go as well.
+func (s *Server) turnAway(w http.ResponseWriter, r *http.Request, code twinrail.Code, after time.Duration) error {
 	sseHeader(w.Header())
-	w.Header().Set("Connection", "close")
+	if r.ProtoMajor == 1 || code == twinrail.CodeDraining {
+		// To net/http, over HTTP/2: it takes no more streams, and ends after the last.
+		w.Header().Set("Connection", "close")
+	}
 	b := appendRetry(nil, after)
 	_, err := w.Write(appendSSE(b, twinrail.SSEEnd, twinrail.End{Code: code, Reconnect: true}))
 	return err

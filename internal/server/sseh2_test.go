@@ -1,13 +1,78 @@
 package server
 
 import (
+	"bufio"
+	"context"
 	"net"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/twinrail/twinrail"
 )
+
+// pipe2 opens the SSE rail over HTTP/2 within a bubble.
+func (r *rig) pipe2(path, token string, h ...string) *tail {
+	r.t.Helper()
+	return r.pipe2Through(func(nc net.Conn) net.Conn { return nc }, path, token, h...)
+}
+
+// pipe2Through is pipe2 with something between the client and its connection.
+func (r *rig) pipe2Through(between func(net.Conn) net.Conn, path, token string, h ...string) *tail {
+	r.t.Helper()
+	return r.stream2(r.transport2(between), path, token, h...)
+}
+
+// transport2 returns what speaks HTTP/2 with r's server within a bubble, with
+// something between it and each of its connections.
+func (r *rig) transport2(between func(net.Conn) net.Conn) *http.Transport {
+	r.t.Helper()
+	ln := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	web := &http.Server{Handler: r.server.Handler(), HTTP2: r.server.HTTP2(), Protocols: &protocols}
+	var served sync.WaitGroup
+	served.Go(func() { _ = web.Serve(ln) })
+	transport := &http.Transport{
+		Protocols: &protocols,
+		DialContext: func(context.Context, string, string) (net.Conn, error) {
+			nc, err := ln.dial()
+			if err != nil {
+				return nil, err
+			}
+			return between(nc), nil
+		},
+	}
+	r.t.Cleanup(func() {
+		transport.CloseIdleConnections()
+		_ = web.Close()
+		served.Wait()
+	})
+	return transport
+}
+
+// stream2 opens the SSE rail over one of transport's connections; the token may be
+// "" where the path has a ticket.
+func (r *rig) stream2(transport *http.Transport, path, token string, h ...string) *tail {
+	r.t.Helper()
+	req, _ := http.NewRequest("GET", "http://twinrail.test"+path, nil)
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	header(h).apply(req)
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { _ = resp.Body.Close() })
+	if resp.ProtoMajor != 2 {
+		r.t.Fatalf("spoke %s", resp.Proto)
+	}
+	return &tail{t: r.t, resp: resp, br: bufio.NewReader(resp.Body)}
+}
 
 // TestHTTP2Gathers: on a stream at rest an event goes out at once; one that comes
 // right behind it waits for the end of the gather interval.
@@ -112,4 +177,90 @@ func TestHTTP2PeerLost(t *testing.T) {
 			})
 		})
 	}
+}
+
+// sharing is streams over one HTTP/2 connection, for as long as that takes any.
+type sharing struct {
+	*rig
+	transport *http.Transport
+	dials     int
+}
+
+func (r *rig) sharing() *sharing {
+	r.t.Helper()
+	s := &sharing{rig: r}
+	s.transport = r.transport2(func(nc net.Conn) net.Conn { s.dials++; return nc })
+	return s
+}
+
+// turnedAway has a native EventSource come, which is told to come back.
+func (s *sharing) turnedAway(ticket string, code twinrail.Code) {
+	s.t.Helper()
+	c := s.stream2(s.transport, canvasPath+"&ticket="+ticket, "")
+	if b := c.next(); b.retry == "" {
+		s.t.Fatalf("begins with %q, want retry", b.raw)
+	}
+	c.closesWith(code, true)
+}
+
+// TestHTTP2TurnedAway has streams be over a limit: the connection that they share
+// with others goes on, and takes more.
+func TestHTTP2TurnedAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newBubbleRig(t, func(o *Options) { o.MaxConnections = 1 })
+		s := r.sharing()
+		live := s.stream2(s.transport, canvasPath, r.token)
+		live.open()
+		live.toLive()
+		for i := range 3 {
+			s.turnedAway(r.ticket(r.token, ""), twinrail.CodeLimitExceeded)
+			time.Sleep(2 * time.Second)
+			r.commits(i, i+1)
+			if e := live.event(); dataOf([]twinrail.Event{e}) != count(i, i+1) {
+				t.Errorf("got %+v", e)
+			}
+		}
+		if s.dials != 1 {
+			t.Errorf("4 streams were over %d connections", s.dials)
+		}
+	})
+}
+
+// TestHTTP2DrainShares turns a stream away while another one of its connection has
+// still to take what it was sent: that one hears all that there is for it, up to its
+// own end. Who comes then does so over another connection, so that it may find a
+// server that stays.
+func TestHTTP2DrainShares(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newBubbleRig(t)
+		s := r.sharing()
+		live := s.stream2(s.transport, canvasPath, r.token)
+		live.open()
+		live.toLive()
+		r.store(30_000) // more than its flow control lets through
+		time.Sleep(time.Second)
+		first, second := r.ticket(r.token, ""), r.ticket(r.token, "")
+		drained := r.drain(t.Context())
+		synctest.Wait()
+		s.turnedAway(first, twinrail.CodeDraining)
+		time.Sleep(5 * time.Second)
+		if s.dials != 1 {
+			t.Errorf("2 streams were over %d connections", s.dials)
+		}
+		events, b := 0, live.said()
+		for ; b.id != ""; b = live.said() {
+			events++
+		}
+		if events == 0 || b.retry == "" {
+			t.Errorf("after %d events: %q", events, b.raw)
+		}
+		live.closesWith(twinrail.CodeDraining, true)
+		if err := <-drained; err != nil {
+			t.Errorf("drain: %v", err)
+		}
+		s.turnedAway(second, twinrail.CodeDraining)
+		if s.dials != 2 {
+			t.Errorf("who comes back does so over the connection that it had")
+		}
+	})
 }
