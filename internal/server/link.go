@@ -152,7 +152,7 @@ func (l *link) kick() {
 // kickNow is kick for what the peer waits for: it is not held to be gathered, and
 // does not wait in the line of those that lag.
 func (l *link) kickNow() {
-	l.urgent.Store(true)
+	l.hurry()
 	if l.state.CompareAndSwap(inLine, queued) {
 		l.engine.run(l)
 		return
@@ -163,6 +163,9 @@ func (l *link) kickNow() {
 		l.engine.run(l)
 	}
 }
+
+// hurry has the next write not be held to be gathered.
+func (l *link) hurry() { l.urgent.Store(true) }
 
 func (l *link) enqueue() {
 	wait := l.engine.gather - time.Duration(l.engine.now()-l.lastWrite.Load())

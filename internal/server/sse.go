@@ -73,7 +73,7 @@ func (s *Server) serveSSE(w http.ResponseWriter, r *http.Request) error {
 	if r.ProtoMajor == 1 {
 		return s.hijackSSE(w, c)
 	}
-	return c.serveHTTP2(w, r)
+	return serveHTTP2(w, r, c)
 }
 
 // stopsReturning reports whether err is the answer to an EventSource that comes
@@ -161,25 +161,34 @@ func (s *Server) hijackSSE(w http.ResponseWriter, c *sseConn) error {
 	}
 	_ = nc.SetDeadline(time.Time{}) // net/http's own
 	c.pending = append(head.Bytes(), c.pending...)
-	c.link = newLink(s.engine, tenantOf(c.context()), nc, c, nil)
+	l := newLink(s.engine, tenantOf(c.context()), nc, c, nil)
+	c.carrier = l
 	s.enter(c)
-	c.link.start()
+	l.start()
 	return nil
+}
+
+// carrier takes a connection's stream to the client: a link, or over HTTP/2 an
+// h2stream.
+type carrier interface {
+	// kick says that there is something to write. It never blocks.
+	kick()
+	// kickNow is kick for what the client waits for.
+	kickNow()
+	// hurry has the next write not be held to be gathered.
+	hurry()
+	// close ends it at once; the cause is nil where that was meant.
+	close(cause error)
 }
 
 // sseConn is one connection of the SSE rail.
 type sseConn struct {
-	// Fixed after begin.
-	server *Server
-	id     string
-	sub    *hub.Sub
-	link   *link // of a hijacked connection, else nil
-	kinds  kindFilter
-
-	// Of an HTTP/2 stream.
-	wake    chan struct{} // one token
-	cancel  context.CancelFunc
-	waiting atomic.Pointer[context.CancelFunc] // ends its wait in line, where it is in one
+	// Fixed before enter.
+	server  *Server
+	id      string
+	sub     *hub.Sub
+	carrier carrier
+	kinds   kindFilter
 
 	auth atomic.Pointer[auth.Context]
 	over atomic.Bool // ending is set
@@ -201,7 +210,7 @@ type sseConn struct {
 }
 
 func newSSEConn(s *Server, ac *auth.Context, kinds kindFilter) *sseConn {
-	c := &sseConn{server: s, id: newID("c_"), wake: make(chan struct{}, 1), kinds: kinds}
+	c := &sseConn{server: s, id: newID("c_"), kinds: kinds}
 	c.auth.Store(ac)
 	return c
 }
@@ -235,7 +244,7 @@ func (c *sseConn) finish(e twinrail.End, retry time.Duration) {
 	c.mu.Lock()
 	c.endLocked(e, retry)
 	c.mu.Unlock()
-	c.kickNow()
+	c.carrier.kickNow()
 }
 
 // begin takes in what the client is told first.
@@ -272,27 +281,8 @@ func requested(cursor string) string {
 	return strings.ToValidUTF8(cursor[:min(len(cursor), maxCursor)], "")
 }
 
-func (c *sseConn) kick() {
-	if c.link != nil {
-		c.link.kick()
-		return
-	}
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
-	if stop := c.waiting.Load(); stop != nil {
-		(*stop)()
-	}
-}
-
-func (c *sseConn) kickNow() {
-	if c.link != nil {
-		c.link.kickNow()
-		return
-	}
-	c.kick()
-}
+// kick is the hub's wake. None comes before the carrier has driven the connection.
+func (c *sseConn) kick() { c.carrier.kick() }
 
 // said appends what does not come from the stream.
 func (c *sseConn) said(out []byte) []byte {
@@ -333,10 +323,10 @@ func (c *sseConn) gather(ctx context.Context, out []byte) ([]byte, next, error) 
 	if heartbeat && then == thenRest {
 		out = c.appendHeartbeat(out)
 	}
-	if c.ephemeral > 0 && c.ephemeral == len(out) && c.link != nil {
+	if c.ephemeral > 0 && c.ephemeral == len(out) {
 		// A commit that comes next is not held up by these: they have a pace of
 		// their own.
-		c.link.urgent.Store(true)
+		c.carrier.hurry()
 	}
 	return out, then, nil
 }
@@ -420,13 +410,7 @@ func (c *sseConn) appendHeartbeat(dst []byte) []byte {
 func (c *sseConn) lags() bool { return c.sub.Lags() && !c.over.Load() }
 
 // readable means that the client is gone, or sent what it has no reason to send.
-func (c *sseConn) readable() {
-	if len(c.link.peeked) > 0 {
-		c.link.close(errUnexpectedInput)
-		return
-	}
-	c.link.close(errPeerGone)
-}
+func (c *sseConn) readable() { c.carrier.close(errPeerGone) }
 
 // tick does what is due by the clock: comments, and the credential's end.
 func (c *sseConn) tick(now time.Time) time.Time {
@@ -449,7 +433,7 @@ func (c *sseConn) tick(now time.Time) time.Time {
 	}
 	if kick || warn || over {
 		// Without the lock's owner going on, nothing waits for it.
-		defer c.kickNow()
+		defer c.carrier.kickNow()
 	}
 	return earlier(c.nextHeartbeat, next)
 }
@@ -478,15 +462,9 @@ func (c *sseConn) drain(after time.Duration) {
 }
 
 // abort ends the connection at once.
-func (c *sseConn) abort() {
-	if c.link != nil {
-		c.link.close(nil)
-		return
-	}
-	c.cancel()
-}
+func (c *sseConn) abort() { c.carrier.close(nil) }
 
-// end is the link's, or serveHTTP2's, last word.
+// end is the carrier's last word.
 func (c *sseConn) end(cause error) {
 	c.sub.Close()
 	c.server.metrics.subs.Dec()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/twinrail/twinrail"
@@ -20,9 +21,35 @@ func (s *Server) HTTP2() *http.HTTP2Config {
 	}
 }
 
-// serveHTTP2 is what a link is to an HTTP/1.1 connection: net/http keeps the
-// stream, and the handler's goroutine drives it, which the engine waits for.
-func (c *sseConn) serveHTTP2(w http.ResponseWriter, r *http.Request) (err error) {
+// h2stream is what a link is to an HTTP/1.1 connection: net/http keeps the stream,
+// and the handler's goroutine drives it, which the engine waits for.
+type h2stream struct {
+	conn    *sseConn
+	cancel  context.CancelFunc
+	wake    chan struct{}                      // one token
+	waiting atomic.Pointer[context.CancelFunc] // ends its wait in line, where it is in one
+}
+
+func (s *h2stream) kick() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+	if stop := s.waiting.Load(); stop != nil {
+		(*stop)()
+	}
+}
+
+func (s *h2stream) kickNow() { s.kick() }
+
+// hurry does nothing, as kickNow no more than kick: a stream always keeps to the
+// gather interval.
+func (s *h2stream) hurry() {}
+
+func (s *h2stream) close(error) { s.cancel() }
+
+// serveHTTP2 has c go over the stream of a request.
+func serveHTTP2(w http.ResponseWriter, r *http.Request, c *sseConn) (err error) {
 	left, ok := c.server.engine.enter()
 	if ok {
 		defer left()
@@ -33,22 +60,31 @@ func (c *sseConn) serveHTTP2(w http.ResponseWriter, r *http.Request) (err error)
 	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	c.cancel = cancel
+	s := &h2stream{conn: c, cancel: cancel, wake: make(chan struct{}, 1)}
+	c.carrier = s
 	c.server.enter(c)
-	defer c.startClock(ctx).Stop()
-	rc := http.NewResponseController(w)
+	defer s.startClock(ctx).Stop()
 	w.WriteHeader(http.StatusOK)
+	if err := s.drive(ctx, w); err != nil {
+		return abandoned(err)
+	}
+	return nil
+}
+
+// drive returns when the stream has said its last, or cannot go on.
+func (s *h2stream) drive(ctx context.Context, w http.ResponseWriter) error {
+	rc := http.NewResponseController(w)
 	var buf []byte
 	var wrote time.Time // when the last write ended
 	for {
-		out, then, err := c.gatherHTTP2(ctx, buf[:0])
+		out, then, err := s.gather(ctx, buf[:0])
 		if err != nil {
-			return abandoned(err)
+			return err
 		}
 		buf = out
 		if len(out) > 0 {
-			if err := c.writeHTTP2(ctx, w, rc, out); err != nil {
-				return abandoned(err)
+			if err := s.write(ctx, w, rc, out); err != nil {
+				return err
 			}
 			wrote = time.Now()
 		}
@@ -62,14 +98,14 @@ func (c *sseConn) serveHTTP2(w http.ResponseWriter, r *http.Request) (err error)
 			buf = nil
 		}
 		select {
-		case <-c.wake:
+		case <-s.wake:
 			// What comes within the gather interval after a write shares the next.
-			err = sleep(ctx, c.server.opts.Gather-time.Since(wrote))
+			err = sleep(ctx, s.conn.server.opts.Gather-time.Since(wrote))
 		case <-ctx.Done():
 			err = ctx.Err()
 		}
 		if err != nil {
-			return abandoned(err)
+			return err
 		}
 	}
 }
@@ -89,10 +125,10 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // startClock has tick called when it is due, until ctx ends, and for the first time
 // before it returns. A write that waits for the peer does not hold it up.
-func (c *sseConn) startClock(ctx context.Context) (clock *time.Timer) {
+func (s *h2stream) startClock(ctx context.Context) (clock *time.Timer) {
 	tick := func() {
 		now := time.Now()
-		if next := c.tick(now); ctx.Err() == nil {
+		if next := s.conn.tick(now); ctx.Err() == nil {
 			clock.Reset(max(next.Sub(now), time.Millisecond))
 		}
 	}
@@ -101,16 +137,18 @@ func (c *sseConn) startClock(ctx context.Context) (clock *time.Timer) {
 	return clock
 }
 
-// gatherHTTP2 is gather, which waits its turn among the reads of the tenant where
-// it reads the journal. What was said already, or is while it waits, does not wait.
-func (c *sseConn) gatherHTTP2(ctx context.Context, out []byte) ([]byte, next, error) {
+// gather is the connection's, which waits its turn among the reads of the tenant
+// where it reads the journal. What was said already, or is while it waits, does not
+// wait.
+func (s *h2stream) gather(ctx context.Context, out []byte) ([]byte, next, error) {
+	c := s.conn
 	if !c.lags() {
 		return c.gather(ctx, out)
 	}
 	turn, stop := context.WithCancel(ctx)
 	defer stop()
-	c.waiting.Store(&stop)
-	defer c.waiting.Store(nil)
+	s.waiting.Store(&stop)
+	defer s.waiting.Store(nil)
 	if out = c.said(out); len(out) > 0 || c.over.Load() {
 		return out, thenMore, nil
 	}
@@ -125,11 +163,11 @@ func (c *sseConn) gatherHTTP2(ctx context.Context, out []byte) ([]byte, next, er
 	return c.giveUp(ctx, out, err)
 }
 
-// writeHTTP2 writes and flushes b, and fails when ctx ends. The errors of net/http
-// do not tell a stream that has been left, or cut off here, from one whose deadline
-// is over; the clock does.
-func (c *sseConn) writeHTTP2(ctx context.Context, w http.ResponseWriter, rc *http.ResponseController, b []byte) error {
-	deadline := time.Now().Add(c.server.opts.WriteTimeout)
+// write writes and flushes b, and fails when ctx ends. The errors of net/http do not
+// tell a stream that has been left, or cut off here, from one whose deadline is over;
+// the clock does.
+func (s *h2stream) write(ctx context.Context, w http.ResponseWriter, rc *http.ResponseController, b []byte) error {
+	deadline := time.Now().Add(s.conn.server.opts.WriteTimeout)
 	// A stream that cannot have a deadline is bounded by the client's own.
 	_ = rc.SetWriteDeadline(deadline)
 	cut := make(chan struct{})
