@@ -161,7 +161,7 @@ func TestEndsWhileStuck(t *testing.T) {
 					r.commits(0, 1)
 					r.chats(0, 1)
 					r.store(30_000) // more than HTTP/2's flow control lets through
-					synctest.Wait()
+					time.Sleep(time.Second / 2)
 					end(r)
 					time.Sleep(farewellTime + time.Millisecond)
 					synctest.Wait()

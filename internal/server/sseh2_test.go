@@ -105,7 +105,7 @@ func TestCloseWaitsForHTTP2(t *testing.T) {
 	for name, busy := range map[string]func(r *rig){
 		"at rest":  func(*rig) {},
 		"gathered": func(r *rig) { r.commits(0, 1); r.commits(1, 2) },
-		"stuck":    func(r *rig) { r.store(30_000) },
+		"stuck":    func(r *rig) { r.store(30_000); time.Sleep(time.Second) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
