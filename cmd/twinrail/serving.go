@@ -150,7 +150,7 @@ func (s *serving) listen(certificate *tls.Certificate) (err error) {
 	// The rails have deadlines of their own. On the admin listener a profile
 	// takes as long as it is asked to.
 	s.public.WriteTimeout = requestTimeout
-	s.public.HTTP2 = s.core.HTTP2()
+	s.core.SetHTTP2(s.public)
 	if certificate != nil {
 		s.public.TLSConfig = &tls.Config{Certificates: []tls.Certificate{*certificate}, MinVersion: tls.VersionTLS12}
 	} else if !loopback(s.publicListener) {

@@ -8,6 +8,10 @@ const (
 	// farewellTime is how long a connection whose end is decided has for its last
 	// write. A revocation, for one, must not wait for a peer that takes nothing.
 	farewellTime = time.Second
+	// stuckTime is how long an HTTP/2 connection then has to take that the stream is
+	// cut off. It has others', too, and may only be slow; but one that takes nothing
+	// keeps all its streams.
+	stuckTime = 4 * time.Second
 )
 
 // lifetime tells a connection what its credential's end asks for. Its zero value

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"math"
+	"net"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -10,16 +11,23 @@ import (
 	"github.com/twinrail/twinrail"
 )
 
-// HTTP2 returns the settings of the http.Server that serves Handler. An HTTP/2
-// connection's writes are net/http's, and so it is net/http that gives up a peer
-// which takes nothing, or is gone without a word.
-func (s *Server) HTTP2() *http.HTTP2Config {
-	return &http.HTTP2Config{
+// SetHTTP2 sets what the http.Server that serves Handler needs for HTTP/2. A
+// connection's writes are net/http's there, and so it is net/http that gives up a
+// peer which takes nothing, or is gone without a word; but for a stream that is to
+// end, which gives up its connection sooner.
+func (s *Server) SetHTTP2(web *http.Server) {
+	web.HTTP2 = &http.HTTP2Config{
 		WriteByteTimeout: s.opts.WriteTimeout,
 		SendPingTimeout:  s.opts.Heartbeat,
 		PingTimeout:      s.opts.Heartbeat,
 	}
+	web.ConnContext = func(ctx context.Context, nc net.Conn) context.Context {
+		return context.WithValue(ctx, connKey{}, nc)
+	}
 }
+
+// connKey is the key of a request's net.Conn in its context.
+type connKey struct{}
 
 // h2stream is what a link is to an HTTP/1.1 connection: net/http keeps the stream,
 // and the handler's goroutine drives it, which the engine waits for.
@@ -170,15 +178,16 @@ func (s *h2stream) write(ctx context.Context, w http.ResponseWriter, rc *http.Re
 	deadline := time.Now().Add(s.conn.server.opts.WriteTimeout)
 	// A stream that cannot have a deadline is bounded by the client's own.
 	_ = rc.SetWriteDeadline(deadline)
-	cut := make(chan struct{})
+	done, cut := make(chan struct{}), make(chan struct{})
 	written := context.AfterFunc(ctx, func() {
-		_ = rc.SetWriteDeadline(time.Unix(1, 0))
-		close(cut)
+		defer close(cut)
+		cutOff(ctx, rc, done)
 	})
 	_, err := w.Write(b)
 	if err == nil {
 		err = rc.Flush()
 	}
+	close(done)
 	if !written() {
 		<-cut // a response must not be touched after its handler has returned
 	}
@@ -191,4 +200,20 @@ func (s *h2stream) write(ctx context.Context, w http.ResponseWriter, rc *http.Re
 		return errPeerGone
 	}
 	return &twinrail.Error{Code: twinrail.CodeTooSlow}
+}
+
+// cutOff ends a stream's write, which is over when done is closed. To that end
+// net/http writes a frame, ahead of all that any stream has to say: a connection on
+// which that does not get through takes nothing, and is closed.
+func cutOff(ctx context.Context, rc *http.ResponseController, done <-chan struct{}) {
+	_ = rc.SetWriteDeadline(time.Unix(1, 0))
+	nc, ok := ctx.Value(connKey{}).(net.Conn)
+	if !ok {
+		return // the http.Server is not one of SetHTTP2
+	}
+	select {
+	case <-done:
+	case <-time.After(stuckTime):
+		_ = nc.Close()
+	}
 }

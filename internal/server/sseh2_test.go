@@ -3,6 +3,8 @@ package server
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"fmt"
 	"net"
 	"net/http"
 	"sync"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"github.com/twinrail/twinrail"
+	"github.com/twinrail/twinrail/internal/auth/authtest"
 )
 
 // pipe2 opens the SSE rail over HTTP/2 within a bubble.
@@ -33,11 +36,31 @@ func (r *rig) transport2(between func(net.Conn) net.Conn) *http.Transport {
 	ln := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
-	web := &http.Server{Handler: r.server.Handler(), HTTP2: r.server.HTTP2(), Protocols: &protocols}
+	web := &http.Server{Handler: r.server.Handler(), Protocols: &protocols}
+	return r.serve2(web, ln, func() error { return web.Serve(ln) }, between)
+}
+
+// transport2TLS is transport2 over TLS.
+func (r *rig) transport2TLS(between func(net.Conn) net.Conn) *http.Transport {
+	r.t.Helper()
+	cert, roots := certificate(r.t)
+	ln := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
+	var protocols http.Protocols
+	protocols.SetHTTP2(true)
+	web := &http.Server{Handler: r.server.Handler(), Protocols: &protocols,
+		TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}}}
+	transport := r.serve2(web, ln, func() error { return web.ServeTLS(TLSListener(ln), "", "") }, between)
+	transport.TLSClientConfig = &tls.Config{RootCAs: roots}
+	return transport
+}
+
+func (r *rig) serve2(web *http.Server, ln *pipeListener, serve func() error, between func(net.Conn) net.Conn) *http.Transport {
+	r.t.Helper()
+	r.server.SetHTTP2(web)
 	var served sync.WaitGroup
-	served.Go(func() { _ = web.Serve(ln) })
+	served.Go(func() { _ = serve() })
 	transport := &http.Transport{
-		Protocols: &protocols,
+		Protocols: web.Protocols,
 		DialContext: func(context.Context, string, string) (net.Conn, error) {
 			nc, err := ln.dial()
 			if err != nil {
@@ -58,7 +81,11 @@ func (r *rig) transport2(between func(net.Conn) net.Conn) *http.Transport {
 // "" where the path has a ticket.
 func (r *rig) stream2(transport *http.Transport, path, token string, h ...string) *tail {
 	r.t.Helper()
-	req, _ := http.NewRequest("GET", "http://twinrail.test"+path, nil)
+	scheme := "https"
+	if transport.Protocols.UnencryptedHTTP2() {
+		scheme = "http"
+	}
+	req, _ := http.NewRequest("GET", scheme+"://twinrail.test"+path, nil)
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
@@ -177,6 +204,101 @@ func TestHTTP2PeerLost(t *testing.T) {
 			})
 		})
 	}
+}
+
+// held is a client's connection which takes nothing while its gate is shut, but for
+// what it had begun to.
+type held struct {
+	net.Conn
+	reads gate
+}
+
+func (h *held) Read(p []byte) (int, error) {
+	n, err := h.Conn.Read(p)
+	h.reads.pass()
+	return n, err
+}
+
+// TestHTTP2EndsWhileStuck has a credential be revoked while the connection takes
+// nothing at all. If that stays so, the connection is given up, with the stream of
+// another one that shares it. If not, that one goes on.
+func TestHTTP2EndsWhileStuck(t *testing.T) {
+	for _, secure := range []bool{false, true} {
+		for _, stays := range []bool{false, true} {
+			t.Run(fmt.Sprintf("TLS %v, stays %v", secure, stays), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					r := newBubbleRig(t, patient)
+					var line held
+					dial := r.transport2
+					if secure {
+						dial = r.transport2TLS
+					}
+					shared := dial(func(nc net.Conn) net.Conn { line.Conn = nc; return &line })
+					stream := func(actor string) *tail {
+						c := r.stream2(shared, canvasPath, r.issuer.Token(authtest.Actor(actor)))
+						c.open()
+						c.toLive()
+						return c
+					}
+					stream("u_1")
+					other := stream("u_2")
+					open := line.reads.close()
+					defer open()
+					time.Sleep(time.Second)
+					r.store(1000)
+					time.Sleep(time.Second)
+					r.revoke(`{"actor_id":"u_1"}`)
+					time.Sleep(farewellTime + stuckTime - time.Millisecond)
+					synctest.Wait()
+					if n := r.metric(`twinrail_connections{rail="sse"}`); n != 2 {
+						t.Errorf("%v connections, before the time is up", n)
+					}
+					if !stays {
+						open()
+						if got := dataOf(other.events(1000)); got != count(0, 1000) {
+							t.Errorf("got %s", got)
+						}
+					}
+					time.Sleep(time.Millisecond)
+					synctest.Wait()
+					want := 1.0
+					if stays {
+						want = 0
+					}
+					if n := r.metric(`twinrail_connections{rail="sse"}`); n != want {
+						t.Errorf("%v connections are left, want %v", n, want)
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestHTTP2EndsOneOfTwo has a credential be revoked whose stream alone takes nothing:
+// another one of the same connection goes on.
+func TestHTTP2EndsOneOfTwo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newBubbleRig(t, patient)
+		s := r.sharing()
+		stuck := s.stream2(s.transport, canvasPath, r.token)
+		stuck.open()
+		stuck.toLive()
+		r.store(30_000) // more than its flow control lets through
+		other := s.stream2(s.transport, canvasPath, r.issuer.Token(authtest.Actor("u_2")))
+		other.open()
+		other.toLive()
+		time.Sleep(time.Second)
+		r.revoke(`{"actor_id":"u_1"}`)
+		time.Sleep(time.Minute)
+		if n := r.metric(`twinrail_connections{rail="sse"}`); n != 1 {
+			t.Errorf("%v connections", n)
+		}
+		r.token = r.issuer.Token(authtest.Actor("u_3"))
+		r.commits(0, 1)
+		if e := other.event(); string(e.Data) != "0" {
+			t.Errorf("got %+v", e)
+		}
+	})
 }
 
 // sharing is streams over one HTTP/2 connection, for as long as that takes any.

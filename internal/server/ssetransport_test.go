@@ -34,7 +34,8 @@ func (r *rig) secure() (addr string, client func(protocols ...string) *tls.Confi
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	web := &http.Server{Handler: r.server.Handler(), HTTP2: r.server.HTTP2(), TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}}}
+	web := &http.Server{Handler: r.server.Handler(), TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}}}
+	r.server.SetHTTP2(web)
 	var served sync.WaitGroup
 	served.Go(func() { _ = web.ServeTLS(TLSListener(ln), "", "") })
 	r.t.Cleanup(func() {
