@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -68,11 +69,21 @@ func newRemoteSet(address string, o VerifierOptions) (*remoteSet, error) {
 	}, nil
 }
 
+// dialTimeout bounds each step to a connection: that goes on when the fetch which it
+// was for has been given up.
+const dialTimeout = 10 * time.Second
+
 // defaultJWKSClient follows no redirects, which could lead from https to http,
-// and keeps no connection for the minutes between two fetches.
+// and keeps no connection for the minutes between two fetches. It takes nothing from
+// [http.DefaultTransport], which may be anything.
 func defaultJWKSClient() *http.Client {
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.DisableKeepAlives = true
+	transport := &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		TLSHandshakeTimeout: dialTimeout,
+		ForceAttemptHTTP2:   true,
+		DisableKeepAlives:   true,
+	}
 	return &http.Client{
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

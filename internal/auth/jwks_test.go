@@ -64,6 +64,23 @@ func kidToken(t testing.TB, key crypto.Signer, kid string) string {
 
 const unavailable = twinrail.CodeUnavailable
 
+// TestDefaultTransportIsAnother: a program may have put something else in its place.
+func TestDefaultTransportIsAnother(t *testing.T) {
+	k := newKeyring(t)
+	e := &endpoint{}
+	e.serveKeys(t, jwk(t, k.rsa.Public(), "a", nil))
+	server := httptest.NewServer(e)
+	defer server.Close()
+	was := http.DefaultTransport
+	defer func() { http.DefaultTransport = was }()
+	http.DefaultTransport = struct{ http.RoundTripper }{was}
+	v := newVerifier(t, VerifierOptions{JWKS: []string{server.URL}})
+	wantCode(t, v, kidToken(t, k.rsa, "a"), accepted)
+	if own := defaultJWKSClient().Transport.(*http.Transport); own.Proxy == nil || own.DialContext == nil || own.TLSHandshakeTimeout == 0 {
+		t.Error("it goes through no proxy, or waits for ever")
+	}
+}
+
 // TestJWKSRotates uses a real endpoint on loopback.
 func TestJWKSRotates(t *testing.T) {
 	k := newKeyring(t)
