@@ -25,7 +25,7 @@ const (
 	quietEach     = 2 // subscribers on each rail of each stream
 	quietInterval = time.Second / 50
 	replayEvents  = 1000
-	replayPause   = time.Second / 5
+	replayPause   = time.Second / 10
 	// floodSettles is how long a flood goes on before it is measured: it begins with
 	// all its connections at once, which holds up everyone for some 50 ms, once.
 	floodSettles = time.Second
@@ -38,8 +38,10 @@ func fair(args []string) error {
 	var each time.Duration
 	var only string
 	var limited bool
+	var rounds int
 	parse("fair", args, func(fs *flag.FlagSet) {
-		fs.DurationVar(&each, "each", 4*time.Second, "how long the quiet tenant is measured alone, under a flood, and beside one")
+		fs.DurationVar(&each, "each", 4*time.Second, "how long in each round the quiet tenant is measured alone, under a flood, and beside one")
+		fs.IntVar(&rounds, "rounds", 3, "of each flood; what they measured is taken together")
 		fs.BoolVar(&limited, "limited", false, "hold each tenant to the limits that are the server's default")
 		fs.StringVar(&only, "only", "", "the flood to measure; default each, and all at once")
 	})
@@ -65,41 +67,63 @@ func fair(args []string) error {
 		names = []string{only}
 	}
 	for _, name := range names {
-		if err := quiet.compare(name, nodes, each); err != nil {
+		if err := quiet.compare(name, nodes, each, rounds); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// compare measures the tenant alone, with the flood on its node, and with it on
-// the other.
-func (q *quiet) compare(name string, nodes [2]*node, each time.Duration) error {
+// situations are what a round goes through, one after the other, so that what else
+// the machine does falls on all of them alike.
+var situations = [...]string{"alone", "same node", "other node"}
+
+// compare measures the tenant alone, with the flood on its node, and with it on the
+// other, in so many rounds, and prints each round and all of them together.
+func (q *quiet) compare(name string, nodes [2]*node, each time.Duration, rounds int) error {
 	fmt.Printf("%s\n", name)
-	alone, err := q.measure(each)
-	if err != nil {
-		return err
+	var all [len(situations)]measured
+	for range rounds {
+		var alone measured
+		for i, where := range situations {
+			var flood *child
+			if i > 0 {
+				flood = nodes[i-1].flood
+			}
+			seen, did, err := q.beside(flood, name, each)
+			if err != nil {
+				return err
+			}
+			if i == 0 {
+				alone = seen
+			}
+			all[i] = all[i].and(seen)
+			fmt.Printf("  %-11s %s%s%s\n", where, seen, seen.over(alone), did)
+		}
 	}
-	fmt.Printf("  alone       %s\n", alone)
-	for i, where := range []string{"same node", "other node"} {
-		if _, err := nodes[i].flood.ask("start %s", name); err != nil {
-			return err
-		}
-		time.Sleep(floodSettles)
-		seen, err := q.measure(each)
-		if err != nil {
-			return err
-		}
-		did, err := nodes[i].flood.ask("stop")
-		if err != nil {
-			return err
-		}
-		fmt.Printf("  %-11s %s; of alone: delivery p50 %.1f p99 %.1f, replay p50 %.1f p99 %.1f; flood: %s\n", where, seen,
-			seen.delivery.p50/alone.delivery.p50, seen.delivery.p99/alone.delivery.p99,
-			seen.replay.p50/alone.replay.p50, seen.replay.p99/alone.replay.p99, strings.Join(did, " "))
-		time.Sleep(500 * time.Millisecond) // until the flood has run off
+	for i, where := range situations {
+		fmt.Printf("  all rounds, %-11s %s%s\n", where, all[i], all[i].over(all[0]))
 	}
 	return nil
+}
+
+// beside measures the tenant while flood, unless it is nil, does what name says. It
+// returns what the flood did, too.
+func (q *quiet) beside(flood *child, name string, each time.Duration) (seen measured, did string, err error) {
+	if flood == nil {
+		seen, err = q.measure(each)
+		return seen, "", err
+	}
+	if _, err := flood.ask("start %s", name); err != nil {
+		return seen, "", err
+	}
+	time.Sleep(floodSettles)
+	if seen, err = q.measure(each); err != nil {
+		return seen, "", err
+	}
+	words, err := flood.ask("stop")
+	time.Sleep(500 * time.Millisecond) // until the flood has run off
+	return seen, "; flood: " + strings.Join(words, " "), err
 }
 
 // node is a server on a disk of its own, and one that floods it.
@@ -150,27 +174,38 @@ func (n *node) stop() {
 	_ = os.RemoveAll(n.dir)
 }
 
-// quantiles are in milliseconds.
-type quantiles struct {
-	p50, p99 float64
-	n        int
-}
-
-func quantilesOf(values []time.Duration) quantiles {
-	if len(values) == 0 {
-		return quantiles{}
-	}
-	slices.Sort(values)
-	ms := func(i int) float64 { return values[i].Seconds() * 1000 }
-	return quantiles{ms(len(values) / 2), ms(len(values) * 99 / 100), len(values)}
-}
-
 // measured is what the quiet tenant saw.
-type measured struct{ delivery, replay quantiles }
+type measured struct{ delivery, replay latencies }
+
+// and returns both together.
+func (m measured) and(o measured) measured {
+	return measured{slices.Concat(m.delivery, o.delivery), slices.Concat(m.replay, o.replay)}
+}
 
 func (m measured) String() string {
-	return fmt.Sprintf("delivery p50 %.1f p99 %.1f ms (%d), replay p50 %.1f p99 %.1f ms (%d)",
-		m.delivery.p50, m.delivery.p99, m.delivery.n, m.replay.p50, m.replay.p99, m.replay.n)
+	return fmt.Sprintf("delivery %s, replay %s", m.delivery, m.replay)
+}
+
+// over says how many times as long as beside alone all took.
+func (m measured) over(alone measured) string {
+	ratio := func(a, b latencies, q int) float64 { return a.quantile(q) / b.quantile(q) }
+	return fmt.Sprintf("; of alone: delivery p50 %.1f p99 %.1f, replay p50 %.1f p99 %.1f",
+		ratio(m.delivery, alone.delivery, 50), ratio(m.delivery, alone.delivery, 99),
+		ratio(m.replay, alone.replay, 50), ratio(m.replay, alone.replay, 99))
+}
+
+type latencies []time.Duration
+
+// quantile returns the latency, in milliseconds, that so many percent do not exceed.
+func (l latencies) quantile(percent int) float64 {
+	if len(l) == 0 {
+		return 0
+	}
+	return slices.Sorted(slices.Values(l))[len(l)*percent/100].Seconds() * 1000
+}
+
+func (l latencies) String() string {
+	return fmt.Sprintf("p50 %.1f p99 %.1f ms (%d)", l.quantile(50), l.quantile(99), len(l))
 }
 
 // quiet is the quiet tenant's clients.
@@ -257,14 +292,14 @@ func (q *quiet) measure(long time.Duration) (m measured, err error) {
 	want := int(long/quietInterval) * quietEach
 	for range 100 {
 		q.mu.Lock()
-		m = measured{quantilesOf(slices.Clone(q.delivered)), quantilesOf(replays)}
+		m = measured{slices.Clone(q.delivered), replays}
 		q.mu.Unlock()
-		if m.delivery.n >= want {
+		if len(m.delivery) >= want {
 			return m, errors.Join(err, published)
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	return m, errors.Join(err, published, fmt.Errorf("%d of %d events were delivered", m.delivery.n, want))
+	return m, errors.Join(err, published, fmt.Errorf("%d of %d events were delivered", len(m.delivery), want))
 }
 
 // publish does not wait for one answer before the next publish.
