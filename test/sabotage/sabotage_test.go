@@ -6,7 +6,12 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -28,6 +33,7 @@ import (
 type sabotage struct {
 	name  string
 	edits []edit
+	in    setting // nil is development
 	// leaks are the cells in which it is to be caught: each of them must leak.
 	leaks []cells
 	// holds are those in which another check stops what this one would have: the
@@ -50,9 +56,17 @@ const (
 // TestNothingDropped is the control: the probe finds nothing in the server as it
 // is, and leaves no cell out.
 func TestNothingDropped(t *testing.T) {
-	t.Parallel()
 	real := build(t, nil)
-	report := runProbe(t, real, start(t, real), 0)
+	for name, in := range map[string]setting{"development": nil, "in memory": inMemory, "issued": issued} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			wantAllPass(t, runProbe(t, real, start(t, real, in), 0))
+		})
+	}
+}
+
+func wantAllPass(t *testing.T, report *probe.Report) {
+	t.Helper()
 	if n := len(probe.Ways()) * len(twinrail.Keys()); len(report.Cells) != n {
 		t.Errorf("%d cells, want %d", len(report.Cells), n)
 	}
@@ -71,7 +85,7 @@ func TestSabotage(t *testing.T) {
 			t.Parallel()
 			// A connection that another tenant can take over would be counted off
 			// that one's, and end the process, if connections were counted.
-			at := start(t, build(t, s.edits), "--max-connections", "0")
+			at := start(t, build(t, s.edits), s.in, "--max-connections", "0")
 			for _, c := range s.leaks {
 				wantAll(t, real, at, c, probe.Leak)
 			}
@@ -165,15 +179,58 @@ func apply(t *testing.T, e edit, path string) {
 	}
 }
 
-// served is a server that runs.
-type served struct{ url, data string }
+// served is a server that runs, and what gives the probe its tokens.
+type served struct {
+	url    string
+	tokens []string
+}
+
+// setting is how a server is run, and what the probe needs to be let in. Without
+// one it is a development server, with its journal on disk.
+type setting func(t *testing.T) (serve, tokens []string)
+
+func inMemory(*testing.T) (serve, tokens []string) { return []string{"--journal", "memory"}, nil }
+
+// issued has the server know the public key of an issuer alone, and expect its iss
+// and aud.
+func issued(t *testing.T) (serve, tokens []string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	privateFile := writePEM(t, "PRIVATE KEY", private, err)
+	public, err := x509.MarshalPKIXPublicKey(key.Public())
+	publicFile := writePEM(t, "PUBLIC KEY", public, err)
+	const issuer, audience = "https://id.example.com", "rt"
+	return []string{"--auth-public-key-file", publicFile, "--auth-issuer", issuer, "--auth-audience", audience},
+		[]string{"--key-a", privateFile, "--issuer", issuer, "--audience", audience}
+}
+
+func writePEM(t *testing.T, kind string, der []byte, err error) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "key.pem")
+	if err == nil {
+		err = os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
 
 // start runs the binary as a server, in an empty directory, until the test ends.
-func start(t *testing.T, bin string, flags ...string) served {
+func start(t *testing.T, bin string, in setting, flags ...string) served {
 	t.Helper()
-	s := served{data: t.TempDir()}
+	data := t.TempDir()
+	s := served{tokens: []string{"--data", data}}
+	if in != nil {
+		serve, tokens := in(t)
+		s.tokens, flags = append(s.tokens, tokens...), append(flags, serve...)
+	}
 	ctx, stop := context.WithCancel(context.Background())
-	args := append([]string{"serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data", s.data, "--log-format", "json"}, flags...)
+	args := append([]string{"serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data", data, "--log-format", "json"}, flags...)
 	cmd := exec.CommandContext(ctx, bin, args...)
 	cmd.Dir, cmd.Env = t.TempDir(), plainEnv()
 	log, err := cmd.StderrPipe()
@@ -225,7 +282,7 @@ func runProbe(t *testing.T, bin string, at served, status int, args ...string) *
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), probeDeadline)
 	defer cancel()
-	args = append([]string{"probe", "isolation", "--url", at.url, "--data", at.data, "--change-flags", "--timeout", cellTimeout, "--json"}, args...)
+	args = slices.Concat([]string{"probe", "isolation", "--url", at.url, "--change-flags", "--timeout", cellTimeout, "--json"}, at.tokens, args)
 	cmd := exec.CommandContext(ctx, bin, args...)
 	cmd.Dir, cmd.Env = t.TempDir(), plainEnv()
 	var stdout, stderr bytes.Buffer
