@@ -47,6 +47,7 @@ var faults = []fault{
 	{"cookies leak, and cannot be ended", "cookies", twinrail.KeyPanel, both(passOverTickets, refuseOf("", http.MethodDelete, twinrail.PathSession)), probe.Leak, "is not ended: 503 unavailable"},
 	{"a renewed stream ends for another reason", "sse-live", twinrail.KeyPanel, retell(`"code":"not_found"`, `"code":"internal"`), probe.Broken, `ended with {"code":"internal","reconnect":false}`},
 	{"a renewed stream is to come back", "sse-live", twinrail.KeyPanel, retell(`"reconnect":false`, `"reconnect":true`), probe.Broken, `ended with {"code":"not_found","reconnect":true}`},
+	{"an event's id is not looked at", "publish-http", twinrail.KeyCanvas, loseID, probe.Broken, "publishes an event again, and it is no duplicate"},
 	{"nothing is let in", "ws-live", twinrail.KeyApp, refuse, probe.Broken, "the WebSocket was refused: 503 unavailable"},
 }
 
@@ -81,12 +82,17 @@ func TestFaultsAreCaught(t *testing.T) {
 
 // losePanel takes the panel out of what is published.
 func losePanel(next http.Handler) http.Handler {
+	return changePublish(next, func(event map[string]any) { delete(event["routing"].(map[string]any), "panel_id") })
+}
+
+// changePublish changes every event that is published.
+func changePublish(next http.Handler, change func(event map[string]any)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == twinrail.PathPublish {
 			var request map[string]any
 			_ = json.NewDecoder(r.Body).Decode(&request)
 			for _, e := range request["events"].([]any) {
-				delete(e.(map[string]any)["routing"].(map[string]any), "panel_id")
+				change(e.(map[string]any))
 			}
 			b, _ := json.Marshal(request)
 			r.Body = io.NopCloser(bytes.NewReader(b))
@@ -162,8 +168,7 @@ func refuseBatches(channel twinrail.Channel, code twinrail.Code) func(http.Handl
 				next.ServeHTTP(w, r)
 				return
 			}
-			w.WriteHeader(code.Info().Status)
-			_ = json.NewEncoder(w).Encode(twinrail.Problem{Code: code})
+			answer(w, code)
 		})
 	}
 }
@@ -207,6 +212,17 @@ func (r *statusRecorder) WriteHeader(status int) {
 // both breaks in two ways.
 func both(a, b func(http.Handler) http.Handler) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler { return a(b(next)) }
+}
+
+// loseID takes the ids out of what is published.
+func loseID(next http.Handler) http.Handler {
+	return changePublish(next, func(event map[string]any) { delete(event, "id") })
+}
+
+// answer refuses with a code.
+func answer(w http.ResponseWriter, code twinrail.Code) {
+	w.WriteHeader(code.Info().Status)
+	_ = json.NewEncoder(w).Encode(twinrail.Problem{Code: code})
 }
 
 // passOverTickets has tickets be bound to nothing.
@@ -315,8 +331,5 @@ func hang(http.Handler) http.Handler {
 
 // refuse refuses everything.
 func refuse(http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.WriteHeader(http.StatusServiceUnavailable)
-		_ = json.NewEncoder(w).Encode(twinrail.Problem{Code: twinrail.CodeUnavailable})
-	})
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { answer(w, twinrail.CodeUnavailable) })
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -107,28 +108,8 @@ func patiently(ctx context.Context, try func() (*answer, error)) (*answer, error
 // right one's, by itself or in a batch, nor in its name. The barrier is an event
 // for everybody there.
 func (w *world) publishers(ctx context.Context, s *scene, channel twinrail.Channel, f follower, publish send) error {
-	id := random() // of two events, for where two streams must not know each other's
-	mine, theirs := w.eventFor(s.right, channel), w.eventFor(s.wrong, channel)
-	if channel.Journaled() && !s.sameHome() {
-		mine.event.ID, theirs.event.ID = id, id
-	}
-	for _, from := range []struct {
-		*party
-		event *secret
-	}{{s.right, mine}, {s.wrong, theirs}} {
-		a, err := publish(from.party, from.at(), from.event)
-		if err != nil {
-			return err
-		}
-		switch {
-		case from.party == s.wrong && (a.code() == twinrail.CodeIDConflict || strings.Contains(string(a.body), `"duplicate":true`)):
-			w.leak("%s learns that the right one used the same event id: %s", from.name, a)
-		case a.status != http.StatusOK:
-			return fmt.Errorf("%s cannot publish where it may: %s", from.name, a)
-		}
-	}
-	if _, err := f.await(mine.text); err != nil {
-		return fmt.Errorf("what the right one published did not come: %w", err)
+	if err := w.publishBoth(ctx, s, channel, f, publish); err != nil {
+		return err
 	}
 	err := w.trespass(s, func(p *party, at twinrail.Routing) (*answer, error) {
 		return publish(p, at, w.attempt(p, at, channel))
@@ -154,6 +135,70 @@ func (w *world) publishers(ctx context.Context, s *scene, channel twinrail.Chann
 	}
 	return nil
 }
+
+// publishBoth has both publish at their own addresses. Where these are in two
+// streams, it is under one event id, which the streams must not know of each other.
+func (w *world) publishBoth(ctx context.Context, s *scene, channel twinrail.Channel, f follower, publish send) error {
+	mine, theirs := w.eventFor(s.right, channel), w.eventFor(s.wrong, channel)
+	oneID := channel.Journaled() && !s.sameHome()
+	if oneID {
+		mine.event.ID = random()
+		theirs.event.ID = mine.event.ID
+	}
+	for _, from := range []struct {
+		*party
+		event *secret
+	}{{s.right, mine}, {s.wrong, theirs}} {
+		a, err := publish(from.party, from.at(), from.event)
+		if err != nil {
+			return err
+		}
+		switch {
+		case from.party == s.wrong && (a.code() == twinrail.CodeIDConflict || a.isDuplicate()):
+			w.leak("%s learns that the right one used the same event id: %s", from.name, a)
+		case a.status != http.StatusOK:
+			return fmt.Errorf("%s cannot publish where it may: %s", from.name, a)
+		}
+	}
+	if _, err := f.await(mine.text); err != nil {
+		return fmt.Errorf("what the right one published did not come: %w", err)
+	}
+	if !oneID || len(w.leaks) > 0 {
+		return nil
+	}
+	return w.keptBoth(ctx, s, channel, mine, theirs, publish)
+}
+
+// keptBoth checks that the wrong one's event is in its stream, although the right
+// one used the id of it before; and that ids are looked at at all, or that proves
+// nothing: the right one's own event is a duplicate, should it publish it again.
+func (w *world) keptBoth(ctx context.Context, s *scene, channel twinrail.Channel, mine, theirs *secret, publish send) error {
+	last := w.eventFor(s.wrong, channel)
+	if a, err := publish(s.wrong, s.wrong.at(), last); err != nil || a.status != http.StatusOK {
+		return errors.Join(err, fmt.Errorf("%s cannot publish under an id of its own: %v", s.wrong.name, a))
+	}
+	b, err := s.wrong.page(ctx, call{
+		method: http.MethodGet, path: twinrail.PathHistory, stated: s.wrong.at(),
+		query: url.Values{"channels": {string(channel)}, "after": {twinrail.CursorEarliest}},
+	})
+	switch {
+	case err != nil:
+		return err
+	case !b.has(last.text):
+		return fmt.Errorf("what %s published did not come", s.wrong.name)
+	case !b.has(theirs.text):
+		w.leak("what %s published got lost, as the right one used the same event id", s.wrong.name)
+	}
+	a, err := publish(s.right, s.right.at(), mine)
+	if err == nil && !a.isDuplicate() {
+		err = fmt.Errorf("the right one publishes an event again, and it is no duplicate: %s", a)
+	}
+	return err
+}
+
+// isDuplicate reports whether the answer to a publish says that the event was there
+// already.
+func (a *answer) isDuplicate() bool { return strings.Contains(string(a.body), `"duplicate":true`) }
 
 // attempt returns an event that p is not to be let publish, at that address and,
 // where there is one, as that actor.

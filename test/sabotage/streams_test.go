@@ -21,6 +21,34 @@ var (
 	}
 )
 
+// otherStreams are the cells of what publishes in which the two are in two streams.
+var otherStreams = []cells{{only("publish-http"), canvasHome}, {only("publish-ws"), threadHome}}
+
+// idsOf has the disk journal know the ids of events without their stream, but with
+// that of it.
+func idsOf(scope string) []edit {
+	return []edit{
+		{"internal/disk/commit.go", `a.ids[i] = hashID(rec.ID())`, `a.ids[i] = hashID(` + scope + `rec.ID())`},
+		{"internal/disk/commit.go", "\t\tclear(c.fresh)\n", ""},
+		{"internal/disk/group.go", `g.fresh[streamID{s, id}]`, `g.fresh[streamID{nil, id}]`},
+		{"internal/disk/group.go", `g.fresh[streamID{s, a.ids[i]}]`, `g.fresh[streamID{nil, a.ids[i]}]`},
+	}
+}
+
+// idsInMemory has the memory journal refuse an id that another stream knows, where
+// the keys of the two are so.
+func idsInMemory(alike string) []edit {
+	return []edit{{"internal/journal/memory.go", "\ts := m.stream(key)\n", `	s := m.stream(key)
+	for other, o := range m.streams {
+		for i := range recs {
+			if _, ok := o.known(&recs[i].stored, 0); ok && other != key && ` + alike + ` {
+				return nil, 0, &IDConflictError{Index: i}
+			}
+		}
+	}
+`}}
+}
+
 // streams: what keeps one from another, and the cursors of the one from meaning
 // something in the other.
 var streams = []sabotage{
@@ -68,5 +96,46 @@ var streams = []sabotage{
 		name:  "the hub mixes the tenants, and an event's owner is not compared",
 		edits: append([]edit{ownerDropped}, hubMixes...),
 		leaks: []cells{{only("sse-live", "ws-live", "gestures"), only("tenant_id")}},
+	},
+	{
+		name:  "an event id is every stream's",
+		edits: idsOf(""),
+		leaks: otherStreams,
+	},
+	{
+		name:  "an event id is every tenant's",
+		edits: idsOf(`rec.Owner()[len("c/t_probe_a"):] + `),
+		leaks: []cells{{publishWays, only("tenant_id")}},
+	},
+	{
+		name: "an event id is every env's",
+		edits: append(idsOf(`strings.Replace(rec.Owner(), "/staging/", "/dev/", 1) + `),
+			edit{"internal/disk/commit.go", "\t\"fmt\"\n", "\t\"fmt\"\n\t\"strings\"\n"}),
+		leaks: []cells{{publishWays, only("env")}},
+	},
+	{
+		name: "an event id is every stream's, and what has it is a duplicate",
+		edits: append(idsOf(""),
+			edit{"internal/disk/group.go", `case k.digest != digest:`, `case false:`}),
+		leaks: otherStreams,
+	},
+	{
+		name: "an event id is every stream's, and what has it gets lost",
+		edits: append(idsOf(""),
+			edit{"internal/disk/group.go", `case k.digest != digest:`, `case false:`},
+			edit{"internal/server/publish.go", `Time: twinrail.Timestamp{Time: at.Time}, Duplicate: at.Duplicate,`, `Time: twinrail.Timestamp{Time: at.Time},`}),
+		leaks: otherStreams,
+	},
+	{
+		name:  "an event id is every stream's in memory",
+		in:    inMemory,
+		edits: idsInMemory("true"),
+		leaks: otherStreams,
+	},
+	{
+		name:  "an event id is every tenant's in memory",
+		in:    inMemory,
+		edits: idsInMemory(`key[len("c/t_probe_a"):] == other[len("c/t_probe_a"):]`),
+		leaks: []cells{{publishWays, only("tenant_id")}},
 	},
 }

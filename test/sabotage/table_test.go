@@ -14,6 +14,8 @@ var (
 	threadAudience = []string{"surface_id", "canvas_id", "projection_id", "panel_id"}
 	anyAudience    = append([]string{"thread_id"}, threadAudience...)
 	grantable      = append([]string{"workspace_id", "project_id", "app_id"}, anyAudience...)
+	canvasHome     = slices.Concat(scope, home, []string{"canvas_id"})
+	threadHome     = slices.Concat(scope, home, []string{"thread_id"})
 )
 
 // The ways in, by the kind of stream and what is done there.
