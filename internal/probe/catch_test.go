@@ -47,6 +47,8 @@ var faults = []fault{
 	{"cookies leak, and cannot be ended", "cookies", twinrail.KeyPanel, both(passOverTickets, refuseOf("", http.MethodDelete, twinrail.PathSession)), probe.Leak, "is not ended: 503 unavailable"},
 	{"a renewed stream ends for another reason", "sse-live", twinrail.KeyPanel, retell(`"code":"not_found"`, `"code":"internal"`), probe.Broken, `ended with {"code":"internal","reconnect":false}`},
 	{"a renewed stream is to come back", "sse-live", twinrail.KeyPanel, retell(`"reconnect":false`, `"reconnect":true`), probe.Broken, `ended with {"code":"not_found","reconnect":true}`},
+	{"of a key that is stated twice one is chosen", "presence-snapshot", twinrail.KeyApp, settle, probe.Leak, "states both its own and the right one's, and is answered 200 in place of context_conflict"},
+	{"no key may be stated twice", "history", twinrail.KeyApp, refuseTwice, probe.Broken, "states its own app_id twice: 400 context_conflict"},
 	{"an event's id is not looked at", "publish-http", twinrail.KeyCanvas, loseID, probe.Broken, "publishes an event again, and it is no duplicate"},
 	{"nothing is let in", "ws-live", twinrail.KeyApp, refuse, probe.Broken, "the WebSocket was refused: 503 unavailable"},
 }
@@ -212,6 +214,34 @@ func (r *statusRecorder) WriteHeader(status int) {
 // both breaks in two ways.
 func both(a, b func(http.Handler) http.Handler) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler { return a(b(next)) }
+}
+
+// settle has a key that is in the query be the same in the headers.
+func settle(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		query := r.URL.Query()
+		for _, key := range twinrail.Keys() {
+			if query.Has(key.String()) {
+				query.Set(key.String(), query.Get(key.String()))
+				r.Header.Del(key.Header())
+			}
+		}
+		r.URL.RawQuery = query.Encode()
+		next.ServeHTTP(w, r)
+	})
+}
+
+// refuseTwice refuses every key that is stated twice.
+func refuseTwice(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for _, key := range twinrail.Keys() {
+			if len(r.Header.Values(key.Header()))+len(r.URL.Query()[key.String()]) > 1 {
+				answer(w, twinrail.CodeContextConflict)
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // loseID takes the ids out of what is published.

@@ -31,23 +31,13 @@ type errand struct {
 	mine, theirs *secret // of the right one, and of the wrong one
 }
 
-// send makes a call. Where a rail is opened, the answer is a bare 200.
-func (e *errand) send(ctx context.Context, c call) (a *answer, err error) {
-	if c, err = e.carry(c); err != nil {
+// send is [party.ask] with what is carried.
+func (e *errand) send(ctx context.Context, c call) (*answer, error) {
+	c, err := e.carry(c)
+	if err != nil {
 		return nil, err
 	}
-	switch {
-	case strings.HasPrefix(c.path, twinrail.PathSSECanvases):
-		_, a, err = e.follow(ctx, c)
-	case c.path == twinrail.PathWS:
-		_, a, err = e.dial(ctx, c)
-	default:
-		return e.do(ctx, c)
-	}
-	if a == nil && err == nil {
-		a = &answer{status: http.StatusOK}
-	}
-	return a, err
+	return e.ask(ctx, c)
 }
 
 // endedByServer reports whether a wait ended since the server ended what was open,

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"net/url"
 
 	"github.com/twinrail/twinrail"
@@ -35,7 +34,14 @@ func sseLive(ctx context.Context, w *world) error {
 	if err := w.renewSSE(ctx, s); err != nil {
 		return err
 	}
-	return w.trespass(s, func(p *party, at twinrail.Routing) (*answer, error) { return p.askSSE(ctx, at, nil) })
+	open := func(at twinrail.Routing) call { return sse(at, nil) }
+	if err := w.contradictRequest(ctx, s, open); err != nil {
+		return err
+	}
+	if err := w.contradictPath(ctx, s); err != nil {
+		return err
+	}
+	return w.trespass(s, func(p *party, at twinrail.Routing) (*answer, error) { return p.ask(ctx, sse(at, nil)) })
 }
 
 // wsLive: what is published while both follow the WS rail.
@@ -66,6 +72,13 @@ func wsLive(ctx context.Context, w *world) error {
 	if err := w.renewWS(ctx, s); err != nil {
 		return err
 	}
+	if err := w.contradictRequest(ctx, s, handshake); err != nil {
+		return err
+	}
+	err = w.contradictFrame(ctx, s, func(at twinrail.Routing) twinrail.ClientFrame { return join("s", at, twinrail.Chat) })
+	if err != nil {
+		return err
+	}
 	return w.trespassWS(ctx, s, twinrail.Chat)
 }
 
@@ -85,7 +98,7 @@ func gestures(ctx context.Context, w *world) error {
 	if err != nil {
 		return err
 	}
-	err = w.writeOnly(s, twinrail.Gesture, func(p *party) (*answer, error) { return p.askSSE(ctx, p.at(), query) })
+	err = w.writeOnly(s, twinrail.Gesture, func(p *party) (*answer, error) { return p.ask(ctx, sse(p.at(), query)) })
 	if err != nil {
 		return err
 	}
@@ -98,7 +111,7 @@ func gestures(ctx context.Context, w *world) error {
 			return err
 		}
 	}
-	return w.trespass(s, func(p *party, at twinrail.Routing) (*answer, error) { return p.askSSE(ctx, at, query) })
+	return w.trespass(s, func(p *party, at twinrail.Routing) (*answer, error) { return p.ask(ctx, sse(at, query)) })
 }
 
 // needsGestures returns an error of [unavailable] where gestures are switched off
@@ -223,11 +236,5 @@ func (w *world) trespassWS(ctx context.Context, s *scene, channel twinrail.Chann
 	if err != nil || !w.own() {
 		return err
 	}
-	return w.trespass(s, func(p *party, at twinrail.Routing) (*answer, error) {
-		_, a, err := p.dial(ctx, call{stated: at})
-		if a == nil && err == nil {
-			a = &answer{status: http.StatusOK}
-		}
-		return a, err
-	})
+	return w.trespass(s, func(p *party, at twinrail.Routing) (*answer, error) { return p.ask(ctx, handshake(at)) })
 }

@@ -84,6 +84,7 @@ type call struct {
 	// query. Tenant and env are the party's own where they are left out.
 	stated    twinrail.Routing
 	inQuery   bool
+	again     twinrail.Routing // stated besides, in the query
 	query     url.Values
 	header    http.Header
 	body      any    // what is sent as JSON; nil sends none
@@ -180,14 +181,18 @@ func (p *party) state(c call, query url.Values, header http.Header) {
 	stated := c.stated
 	stated.TenantID = cmp.Or(stated.TenantID, p.routing.TenantID)
 	stated.Env = cmp.Or(stated.Env, p.routing.Env)
-	for _, k := range twinrail.Keys() {
-		switch v := stated.Get(k); {
+	put := func(k twinrail.Key, v string, inQuery bool) {
+		switch {
 		case v == "":
-		case c.inQuery:
-			query.Set(k.String(), v)
+		case inQuery:
+			query.Add(k.String(), v)
 		default:
-			header.Set(k.Header(), v)
+			header.Add(k.Header(), v)
 		}
+	}
+	for _, k := range twinrail.Keys() {
+		put(k, stated.Get(k), c.inQuery)
+		put(k, c.again.Get(k), true)
 	}
 }
 
@@ -202,6 +207,22 @@ func (p *party) do(ctx context.Context, c call) (*answer, error) {
 		return nil, plainError(err)
 	}
 	return p.read(resp, c.method+" "+c.path)
+}
+
+// ask makes a request. Where that opens a rail, the answer is a bare 200.
+func (p *party) ask(ctx context.Context, c call) (a *answer, err error) {
+	switch {
+	case strings.HasPrefix(c.path, twinrail.PathSSECanvases):
+		_, a, err = p.follow(ctx, c)
+	case c.path == twinrail.PathWS:
+		_, a, err = p.dial(ctx, c)
+	default:
+		return p.do(ctx, c)
+	}
+	if a == nil && err == nil {
+		a = &answer{status: http.StatusOK}
+	}
+	return a, err
 }
 
 // read reads a response to its end.

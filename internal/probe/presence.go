@@ -106,7 +106,11 @@ func (w *world) snapshots(ctx context.Context, s *scene) error {
 			}
 		}
 	}
-	err := w.trespass(s, func(p *party, at twinrail.Routing) (*answer, error) { return p.do(ctx, whoIsAt(s.kind, at)) })
+	open := func(at twinrail.Routing) call { return whoIsAt(s.kind, at) }
+	if err := w.contradictRequest(ctx, s, open); err != nil {
+		return err
+	}
+	err := w.trespass(s, func(p *party, at twinrail.Routing) (*answer, error) { return p.do(ctx, open(at)) })
 	if err != nil {
 		return err
 	}

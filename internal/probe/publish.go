@@ -29,10 +29,26 @@ func publishHTTP(ctx context.Context, w *world) error {
 	if err := w.publishers(ctx, s, twinrail.Commit, f, w.sendHTTP(ctx)); err != nil {
 		return err
 	}
-	return w.publishers(ctx, s, twinrail.Artifact, f, func(p *party, stated twinrail.Routing, events ...*secret) (*answer, error) {
+	err = w.publishers(ctx, s, twinrail.Artifact, f, func(p *party, stated twinrail.Routing, events ...*secret) (*answer, error) {
 		c := publishing(events...)
 		c.stated = stated
 		return patiently(ctx, func() (*answer, error) { return p.do(ctx, c) })
+	})
+	if err != nil {
+		return err
+	}
+	err = w.contradictRequest(ctx, s, func(at twinrail.Routing) call {
+		c := publishing(w.eventOf(s.wrong, twinrail.Commit, nil))
+		c.stated = at
+		return c
+	})
+	if err != nil {
+		return err
+	}
+	return w.contradictWithin(s, func(stated, within twinrail.Routing) (*answer, error) {
+		c := publishing(w.eventOf(s.wrong, twinrail.Commit, &within))
+		c.stated = stated
+		return s.wrong.do(ctx, c)
 	})
 }
 
@@ -51,7 +67,9 @@ func publishWS(ctx context.Context, w *world) error {
 			return err
 		}
 	}
-	return nil
+	return w.contradictFrame(ctx, s, func(at twinrail.Routing) twinrail.ClientFrame {
+		return twinrail.ClientFrame{Op: twinrail.OpPublish, Events: []twinrail.NewEvent{w.eventOf(s.wrong, twinrail.Chat, &at).event}}
+	})
 }
 
 // sendHTTP returns what publishes over HTTP, and states the address in the events.
@@ -134,6 +152,14 @@ func (w *world) publishers(ctx context.Context, s *scene, channel twinrail.Chann
 		return fmt.Errorf("the barrier did not come: %w", err)
 	}
 	return nil
+}
+
+// eventOf returns an event that is p's to publish and to see, if it is published at
+// its own address, and that says what p claims of where that is.
+func (w *world) eventOf(p *party, channel twinrail.Channel, claimed *twinrail.Routing) *secret {
+	e := w.eventFor(p, channel)
+	e.event.Routing = claimed
+	return e
 }
 
 // publishBoth has both publish at their own addresses. Where these are in two

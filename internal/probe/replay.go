@@ -46,13 +46,13 @@ func sseReplay(ctx context.Context, w *world) error {
 		return err
 	}
 	err = canvasPair.replay(ctx, w, s, byParam, func(p *party) (*answer, error) {
-		return p.askSSE(ctx, p.at(), url.Values{"channels": {string(twinrail.Artifact)}})
+		return p.ask(ctx, sse(p.at(), url.Values{"channels": {string(twinrail.Artifact)}}))
 	})
 	if err != nil {
 		return err
 	}
 	return w.trespass(s, func(p *party, at twinrail.Routing) (*answer, error) {
-		return p.askSSE(ctx, at, url.Values{"cursor": {twinrail.CursorEarliest}})
+		return p.ask(ctx, sse(at, url.Values{"cursor": {twinrail.CursorEarliest}}))
 	})
 }
 
@@ -173,7 +173,11 @@ func (w *world) historyOf(ctx context.Context, kind twinrail.Kind, channels chan
 	if err != nil {
 		return err
 	}
-	return w.trespass(s, func(p *party, at twinrail.Routing) (*answer, error) { return p.do(ctx, page(at, channels.first, "")) })
+	open := func(at twinrail.Routing) call { return page(at, channels.first, "") }
+	if err := w.contradictRequest(ctx, s, open); err != nil {
+		return err
+	}
+	return w.trespass(s, func(p *party, at twinrail.Routing) (*answer, error) { return p.do(ctx, open(at)) })
 }
 
 // page reads a page of history.

@@ -71,16 +71,6 @@ func (p *party) mustFollow(ctx context.Context, c call) (*stream, error) {
 	return s, err
 }
 
-// askSSE asks for an SSE stream, and returns the answer: a bare 200 where there is
-// a stream.
-func (p *party) askSSE(ctx context.Context, at twinrail.Routing, query url.Values) (*answer, error) {
-	_, a, err := p.follow(ctx, sse(at, query))
-	if a == nil && err == nil {
-		a = &answer{status: http.StatusOK}
-	}
-	return a, err
-}
-
 // next returns the next block that has an id or an event.
 func (s *stream) next() (block, error) {
 	var b block

@@ -57,6 +57,9 @@ func (r recorded) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// handshake is the call that opens the WS rail in the context of an address.
+func handshake(stated twinrail.Routing) call { return call{path: twinrail.PathWS, stated: stated} }
+
 // dial opens the WS rail with just its tenant and env as the context, or what
 // else c states. It returns the answer where it is refused.
 func (p *party) dial(ctx context.Context, c call) (*conn, *answer, error) {

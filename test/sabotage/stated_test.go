@@ -4,7 +4,8 @@ package sabotage
 
 import "slices"
 
-// stated: whose tenant, env and name a request states.
+// stated: whose tenant, env and name a request states, and that it states one
+// address.
 var stated = []sabotage{
 	{
 		name:  "the tenant need not be the credential's",
@@ -33,5 +34,20 @@ var stated = []sabotage{
 		name:  "a WebSocket is renewed with anybody's token",
 		edits: []edit{{"internal/auth/reauthorize.go", `ActorID: was.ActorID}); err != nil {`, `ActorID: was.ActorID}); err != nil && false {`}},
 		leaks: []cells{{only("ws-live"), credential}},
+	},
+	{
+		name:  "of a key that is stated twice the last value counts",
+		edits: []edit{{"internal/auth/request.go", `case was != "" && was != v:`, `case was != "" && was != v && false:`}},
+		leaks: []cells{{append(only("sse-live", "ws-live", "publish-http"), pageWays...), slices.Concat(credential, grantable)}},
+	},
+	{
+		name:  "the canvas in the path counts, whatever else is stated",
+		edits: []edit{{"internal/auth/request.go", `sources = append(sources, []string{value})`, `sources = [][]string{{value}}`}},
+		leaks: []cells{{only("sse-live"), only("canvas_id")}},
+	},
+	{
+		name:  "a frame or an event states another address than its request",
+		edits: []edit{{"address.go", `case b != "" && a != b:`, `case false:`}},
+		leaks: []cells{{append(only("ws-live"), publishWays...), grantable}},
 	},
 }
