@@ -94,11 +94,7 @@ func (s *Signer) Mint(id twinrail.Identity, ttl time.Duration) (string, error) {
 	if len(s.o.Audiences) > 0 {
 		claims["aud"] = jwt.ClaimStrings(s.o.Audiences)
 	}
-	token := jwt.NewWithClaims(s.method, claims)
-	if s.o.Key.ID != "" {
-		token.Header["kid"] = s.o.Key.ID
-	}
-	raw, err := token.SignedString(s.o.Key.Material)
+	raw, err := s.Sign(claims)
 	if err != nil {
 		return "", err
 	}
@@ -106,6 +102,23 @@ func (s *Signer) Mint(id twinrail.Identity, ttl time.Duration) (string, error) {
 		return "", fmt.Errorf("too many grants: the token has %d bytes, more than %d", len(raw), MaxToken)
 	}
 	return raw, nil
+}
+
+// Sign returns a token that says just that, be it what a [Verifier] refuses.
+func (s *Signer) Sign(claims map[string]any) (string, error) {
+	token := jwt.NewWithClaims(s.method, jwt.MapClaims(claims))
+	if s.o.Key.ID != "" {
+		token.Header["kid"] = s.o.Key.ID
+	}
+	return token.SignedString(s.o.Key.Material)
+}
+
+// Public returns the public key of what signs, nil where that is a secret.
+func (s *Signer) Public() crypto.PublicKey {
+	if private, ok := s.o.Key.Material.(crypto.Signer); ok {
+		return private.Public()
+	}
+	return nil
 }
 
 // ParseSigningKey reads what tokens are signed with. It is a private key in PEM

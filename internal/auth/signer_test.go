@@ -16,6 +16,8 @@ import (
 
 	"github.com/MicahParks/jwkset"
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/twinrail/twinrail"
 )
 
 func pemOf(t *testing.T, kind string, der []byte, err error) []byte {
@@ -105,6 +107,35 @@ func TestSigner(t *testing.T) {
 			wantCode(t, only("k1", "https://id.example.org", "rt"), raw, refused)
 			wantCode(t, only("k1", "https://id.example.com", "rt2"), raw, refused)
 		})
+	}
+}
+
+// TestSign: what a verifier takes, and what it does not, is signed alike.
+func TestSign(t *testing.T) {
+	k := newKeyring(t)
+	s, err := NewSigner(SignerOptions{Key: Key{ID: "k1", Material: k.p256}, Issuer: "https://id.example.com"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !k.p256.PublicKey.Equal(s.Public()) {
+		t.Errorf("the public key is %v", s.Public())
+	}
+	v := newVerifier(t, VerifierOptions{Keys: []Key{{ID: "k1", Material: s.Public()}}})
+	claims := map[string]any{"sub": "u1", "tenant_id": "t_acme", "env": "dev", "exp": time.Now().Add(time.Hour).Unix()}
+	for _, want := range []twinrail.Code{accepted, refused} {
+		raw, err := s.Sign(claims)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantCode(t, v, raw, want)
+		delete(claims, "exp")
+	}
+	secretly, err := NewSigner(SignerOptions{Key: Key{Material: secret}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if public := secretly.Public(); public != nil {
+		t.Errorf("a secret's public key is %v", public)
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -50,6 +52,8 @@ var faults = []fault{
 	{"of a key that is stated twice one is chosen", "presence-snapshot", twinrail.KeyApp, settle, probe.Leak, "states both its own and the right one's, and is answered 200 in place of context_conflict"},
 	{"no key may be stated twice", "history", twinrail.KeyApp, refuseTwice, probe.Broken, "states its own app_id twice: 400 context_conflict"},
 	{"an event's id is not looked at", "publish-http", twinrail.KeyCanvas, loseID, probe.Broken, "publishes an event again, and it is no duplicate"},
+	{"every token is taken", "history", twinrail.KeyPanel, signAnew, probe.Leak, "a token of the right one's that has no signature, and is answered 200 in place of credential_invalid"},
+	{"no other token than its own is taken", "sse-live", twinrail.KeyPanel, takeFirst, probe.Broken, "comes with a token like those that are forged: 401 credential_invalid"},
 	{"nothing is let in", "ws-live", twinrail.KeyApp, refuse, probe.Broken, "the WebSocket was refused: 503 unavailable"},
 }
 
@@ -113,10 +117,10 @@ func claims(token string) (id twinrail.Identity) {
 	var c struct {
 		Sub      string
 		TenantID string `json:"tenant_id"`
-		Env      string
+		Env, JTI string
 	}
 	_ = json.Unmarshal(b, &c)
-	return twinrail.Identity{ActorID: c.Sub, TenantID: c.TenantID, Env: c.Env, ActorType: twinrail.Human, Role: twinrail.Member}
+	return twinrail.Identity{ActorID: c.Sub, TenantID: c.TenantID, Env: c.Env, TokenID: c.JTI, ActorType: twinrail.Human, Role: twinrail.Member}
 }
 
 // grantAll has everybody be granted everything in their tenant and env.
@@ -247,6 +251,38 @@ func refuseTwice(next http.Handler) http.Handler {
 // loseID takes the ids out of what is published.
 func loseID(next http.Handler) http.Handler {
 	return changePublish(next, func(event map[string]any) { delete(event, "id") })
+}
+
+// signAnew signs every token, whatever it says.
+func signAnew(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if part := strings.Split(r.Header.Get("Authorization"), "."); len(part) == 3 {
+			unsigned := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"HS256"}`)) + "." + part[1]
+			mac := hmac.New(sha256.New, secret)
+			mac.Write([]byte(unsigned))
+			r.Header.Set("Authorization", "Bearer "+unsigned+"."+base64.RawURLEncoding.EncodeToString(mac.Sum(nil)))
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// takeFirst takes of all tokens of one id the first alone.
+func takeFirst(next http.Handler) http.Handler {
+	var mu sync.Mutex
+	firsts := make(map[string]string)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		token := r.Header.Get("Authorization")
+		id := claims(token).TokenID
+		mu.Lock()
+		first := cmp.Or(firsts[id], token)
+		firsts[id] = first
+		mu.Unlock()
+		if token != first {
+			answer(w, twinrail.CodeCredentialInvalid)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // answer refuses with a code.

@@ -38,6 +38,9 @@ func sseLive(ctx context.Context, w *world) error {
 	if err := w.contradictRequest(ctx, s, open); err != nil {
 		return err
 	}
+	if err := w.forged(ctx, s, func(_ *party, at twinrail.Routing) call { return open(at) }); err != nil {
+		return err
+	}
 	if err := w.contradictPath(ctx, s); err != nil {
 		return err
 	}
@@ -73,6 +76,12 @@ func wsLive(ctx context.Context, w *world) error {
 		return err
 	}
 	if err := w.contradictRequest(ctx, s, handshake); err != nil {
+		return err
+	}
+	if err := w.forged(ctx, s, func(_ *party, at twinrail.Routing) call { return handshake(at) }); err != nil {
+		return err
+	}
+	if err := w.forgedRenewal(ctx, s); err != nil {
 		return err
 	}
 	err = w.contradictFrame(ctx, s, func(at twinrail.Routing) twinrail.ClientFrame { return join("s", at, twinrail.Chat) })

@@ -37,6 +37,14 @@ func publishHTTP(ctx context.Context, w *world) error {
 	if err != nil {
 		return err
 	}
+	err = w.forged(ctx, s, func(p *party, at twinrail.Routing) call {
+		c := publishing(w.attempt(p, at, twinrail.Commit))
+		c.stated = at
+		return c
+	})
+	if err != nil {
+		return err
+	}
 	err = w.contradictRequest(ctx, s, func(at twinrail.Routing) call {
 		c := publishing(w.eventOf(s.wrong, twinrail.Commit, nil))
 		c.stated = at

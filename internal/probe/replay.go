@@ -177,6 +177,9 @@ func (w *world) historyOf(ctx context.Context, kind twinrail.Kind, channels chan
 	if err := w.contradictRequest(ctx, s, open); err != nil {
 		return err
 	}
+	if err := w.forged(ctx, s, func(_ *party, at twinrail.Routing) call { return open(at) }); err != nil {
+		return err
+	}
 	return w.trespass(s, func(p *party, at twinrail.Routing) (*answer, error) { return p.do(ctx, open(at)) })
 }
 

@@ -122,12 +122,21 @@ func (m *minted) Token(want Want) (string, error) {
 	if ttl == 0 {
 		ttl = defaultTTL
 	}
+	key := m.keyOf(want.TenantID)
+	if key == nil {
+		return "", unavailable("there is no key of %s", want.TenantID)
+	}
+	return key.Mint(id, ttl)
+}
+
+// keyOf returns what signs the tokens of a tenant, or nil.
+func (m *minted) keyOf(tenant string) *auth.Signer {
 	for _, s := range m.signers {
-		if s.TenantID == want.TenantID {
-			return s.Key.Mint(id, ttl)
+		if s.TenantID == tenant {
+			return s.Key
 		}
 	}
-	return "", unavailable("there is no key of %s", want.TenantID)
+	return nil
 }
 
 // fixed has two tokens, and no others.

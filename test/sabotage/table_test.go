@@ -38,4 +38,4 @@ func only(s ...string) []string { return s }
 // names, or beside one that is. That a subscription, a page or a publish asks for a
 // right at all is not among them: without one it does not compile, as only
 // internal/auth makes such.
-var table = slices.Concat(received, present, granted, rights, stated, streams, resumed, lent, revoked, flags)
+var table = slices.Concat(received, present, granted, rights, signed, stated, streams, resumed, lent, revoked, flags)
