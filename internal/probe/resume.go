@@ -14,7 +14,7 @@ type held struct {
 }
 
 // wsResume: what was published while the connections were cut, with the resume
-// token; and with the resume tokens of others.
+// token; and with the resume tokens of others, and those that are used or altered.
 func wsResume(ctx context.Context, w *world) error {
 	s, err := w.scene(twinrail.ThreadStream, "chat:read", "tool:read")
 	if err != nil {
@@ -50,6 +50,9 @@ func wsResume(ctx context.Context, w *world) error {
 		case !b.has(barrier.text):
 			return fmt.Errorf("the barrier did not come to %s", p.name)
 		}
+	}
+	if err := w.resumeOnce(ctx, s.right); err != nil {
+		return err
 	}
 	if err := w.foreignTokens(ctx, s); err != nil {
 		return err
@@ -90,21 +93,70 @@ func (h *held) resuming() twinrail.ClientFrame {
 	return twinrail.ClientFrame{Op: twinrail.OpResume, ResumeToken: h.token, Cursors: h.cursors}
 }
 
+// madeUp returns h with a token that never was one.
+func (h *held) madeUp() *held { return &held{"r1." + random(), h.cursors} }
+
 // comeBack resumes, and returns what was missed.
 func (p *party) comeBack(ctx context.Context, h *held) (*backlog, error) {
+	_, b, err := p.resume(ctx, h)
+	return b, err
+}
+
+// resume is comeBack, and returns the connection too.
+func (p *party) resume(ctx context.Context, h *held) (*conn, *backlog, error) {
 	c, err := p.mustDial(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	resumed, err := c.must(h.resuming())
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if len(resumed.Subs) != 1 || resumed.Subs[0].Code != "" {
-		return nil, fmt.Errorf("not resumed: %+v", resumed.Subs)
+		return nil, nil, fmt.Errorf("not resumed: %+v", resumed.Subs)
 	}
 	_, err = c.until(twinrail.OpLive)
-	return c.backlog("s", resumed.Subs[0].Reason), err
+	return c, c.backlog("s", resumed.Subs[0].Reason), err
+}
+
+// resumeOnce has p resume with a token that it has altered, which must be refused
+// like one that never was, and not use the token up; then with the token; and then
+// with that once more, which must be refused, and leave the session to where it is.
+func (w *world) resumeOnce(ctx context.Context, p *party) error {
+	h, err := p.cutOff(ctx)
+	if err != nil {
+		return err
+	}
+	other, err := p.mustDial(ctx)
+	if err != nil {
+		return err
+	}
+	forged := &held{altered(h.token), h.cursors}
+	got, err := other.ask(forged.resuming())
+	if err != nil {
+		return err
+	}
+	absent, err := other.ask(h.madeUp().resuming())
+	if err != nil {
+		return err
+	}
+	err = w.refused(p.name+" resumes with a token that was altered", got.asAnswer(), absent.asAnswer(), twinrail.CodeResumeInvalid)
+	if err != nil || len(w.leaks) > 0 {
+		return err // the session is taken
+	}
+	c, _, err := p.resume(ctx, h)
+	if err != nil {
+		return fmt.Errorf("%s resumes: %w", p.name, err)
+	}
+	if got, err = other.ask(h.resuming()); err != nil {
+		return err
+	}
+	err = w.refused(p.name+" resumes with a token that was used", got.asAnswer(), nil, twinrail.CodeResumeUsed)
+	if err != nil || len(w.leaks) > 0 {
+		return err
+	}
+	_, err = c.must(twinrail.ClientFrame{Op: twinrail.OpPing})
+	return err
 }
 
 // foreignTokens has the wrong one resume with the token of the right one. Where a
@@ -128,8 +180,7 @@ func (w *world) foreignTokens(ctx context.Context, s *scene) error {
 	if err != nil {
 		return err
 	}
-	made := &held{"r1." + random(), h.cursors}
-	absent, err := c.ask(made.resuming())
+	absent, err := c.ask(h.madeUp().resuming())
 	if err != nil {
 		return err
 	}
@@ -145,8 +196,12 @@ func (w *world) foreignTokens(ctx context.Context, s *scene) error {
 		b, err := s.right.comeBack(ctx, h)
 		if err != nil || !b.has(missed.text) {
 			w.leak("%s, and the right one cannot any more: %v", what, err)
+			return nil
 		}
-		return nil
+		if got, err = c.ask(h.resuming()); err != nil {
+			return err
+		}
+		return w.refused(what+", which was used", got.asAnswer(), absent.asAnswer(), twinrail.CodeResumeInvalid)
 	}
 	if got.Op != twinrail.OpResumed || len(got.Subs) != 1 {
 		return fmt.Errorf("the same actor cannot resume with another grant: %s %s", got.Op, got.Code)

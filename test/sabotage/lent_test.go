@@ -2,6 +2,8 @@
 
 package sabotage
 
+import "slices"
+
 // resumed: the sessions that one goes on with.
 var resumed = []sabotage{
 	{
@@ -18,6 +20,16 @@ var resumed = []sabotage{
 		name:  "a resume token is good for every actor",
 		edits: []edit{{"internal/auth/resume.go", ` || body.actor != id.ActorID {`, ` {`}},
 		leaks: []cells{{only("ws-resume"), only("actor_id")}},
+	},
+	{
+		name:  "a resume token is good more than once",
+		edits: []edit{{"internal/session/session.go", `case uses < s.uses, uses == s.uses && s.claiming:`, `case uses == s.uses && s.claiming:`}},
+		leaks: []cells{{only("ws-resume"), slices.Concat(credential, grantable)}},
+	},
+	{
+		name:  "a resume token's signature is not looked at",
+		edits: []edit{{"internal/auth/resume.go", `if !hmac.Equal([]byte(g.signResume(token[:dot])), []byte(token[dot+1:])) {`, `if false {`}},
+		leaks: []cells{{only("ws-resume"), slices.Concat(credential, grantable)}},
 	},
 }
 
