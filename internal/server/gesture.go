@@ -35,7 +35,7 @@ func (s *Server) gesture(ac *auth.Context, request *publishBody) ([]twinrail.Pub
 	if !flags.GestureFanout {
 		return nil, twinrail.Errorf(twinrail.CodeFeatureDisabled, "events[0].channel", "gestures are switched off for this tenant")
 	}
-	if err := s.takeGestures(ac, flags.GestureRate, request, now); err != nil {
+	if err := s.takeGestures(ac, flags.GestureRate, request); err != nil {
 		return nil, err
 	}
 	results := make([]twinrail.PublishResult, len(writers))

@@ -92,7 +92,7 @@ func (s *Server) leavePlace(ac *auth.Context) {
 func (s *Server) takeJoins(ac *auth.Context, n int) error {
 	perSecond := s.opts.JoinRate
 	rate := limit.Rate{PerSecond: float64(perSecond), Burst: max(2*perSecond, s.opts.MaxJoins)}
-	if missing, wait := s.limits.joins.Take(tenantOf(ac), time.Now(), limit.Cost{Rate: rate, N: n}); missing >= 0 {
+	if missing, wait := s.limits.joins.Take(tenantOf(ac), s.engine.now(), limit.Cost{Rate: rate, N: n}); missing >= 0 {
 		return s.over(twinrail.CodeRateLimited, limitJoins, wait, "a tenant opens %d connections, joins and tickets a second", perSecond)
 	}
 	return nil
@@ -103,15 +103,15 @@ func (s *Server) takeJoins(ac *auth.Context, n int) error {
 func (s *Server) takeChange(ac *auth.Context, admin bool) error {
 	perSecond := s.opts.ChangeRate
 	cost := limit.Cost{Rate: limit.Rate{PerSecond: float64(perSecond), Burst: 2 * perSecond}, N: 1}
-	if missing, wait := s.limits.changes.Take(changer{tenantOf(ac), admin}, time.Now(), cost); missing >= 0 {
+	if missing, wait := s.limits.changes.Take(changer{tenantOf(ac), admin}, s.engine.now(), cost); missing >= 0 {
 		return s.over(twinrail.CodeRateLimited, limitChanges, wait, "a tenant makes %d such changes a second", perSecond)
 	}
 	return nil
 }
 
 // takePublish takes the events of one publish of the tenant's rates, all or none.
-func (s *Server) takePublish(ac *auth.Context, request *publishBody, now time.Time) error {
-	missing, wait := s.limits.publishes.Take(tenantOf(ac), now, s.costs(request)...)
+func (s *Server) takePublish(ac *auth.Context, request *publishBody) error {
+	missing, wait := s.limits.publishes.Take(tenantOf(ac), s.engine.now(), s.costs(request)...)
 	return s.overPublish(missing, wait, limitPublishes, "events")
 }
 
@@ -154,17 +154,17 @@ func (s *Server) overQuota(err error) error {
 // perSecond in each second, and as many at once. Those of all the tenant's actors
 // together are held to as many, and as many bytes, as it may publish of what is
 // kept. What is refused takes nothing.
-func (s *Server) takeGestures(ac *auth.Context, perSecond int, request *publishBody, now time.Time) error {
+func (s *Server) takeGestures(ac *auth.Context, perSecond int, request *publishBody) error {
 	n := len(request.Events)
 	if n > perSecond {
 		return twinrail.Errorf(twinrail.CodeBadRequest, "events", "an actor has %d gestures a second, and these are more at once", perSecond)
 	}
 	who := gestureActor{tenantOf(ac), ac.Principal().Identity().ActorID}
 	own := limit.Cost{Rate: limit.Rate{PerSecond: float64(perSecond), Burst: perSecond}, N: n}
-	if missing, wait := s.limits.gestures.Take(who, now, own); missing >= 0 {
+	if missing, wait := s.limits.gestures.Take(who, s.engine.now(), own); missing >= 0 {
 		return s.over(twinrail.CodeRateLimited, limitGestures, wait, "an actor has %d gestures a second", perSecond)
 	}
-	missing, wait := s.limits.tenantGestures.Take(who.tenant, now, s.costs(request)...)
+	missing, wait := s.limits.tenantGestures.Take(who.tenant, s.engine.now(), s.costs(request)...)
 	if missing >= 0 {
 		s.limits.gestures.Give(who, own)
 	}
@@ -190,10 +190,8 @@ const frameBurst = 2
 // for as long as its burst takes to come back: it gains nothing by coming anew.
 func (c *wsConn) takeFrame() error {
 	perSecond := c.server.opts.FrameRate
-	if perSecond < 0 {
-		return nil
-	}
-	if _, ok := c.frames.Take(perSecond, frameBurst*perSecond, c.server.engine.now()); !ok {
+	rate := limit.Rate{PerSecond: float64(perSecond), Burst: frameBurst * perSecond}
+	if wait := c.frames.Take(c.server.engine.now(), limit.Cost{Rate: rate, N: 1}); wait > 0 {
 		return c.server.over(twinrail.CodeRateLimited, limitFrames, frameBurst*time.Second, "a connection has %d frames a second", perSecond)
 	}
 	return nil

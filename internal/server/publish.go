@@ -86,7 +86,7 @@ func (s *Server) publish(ctx context.Context, ac *auth.Context, request *publish
 		}
 		records[i] = record
 	}
-	if err := s.takePublish(ac, request, now); err != nil {
+	if err := s.takePublish(ac, request); err != nil {
 		return nil, err
 	}
 	var expect journal.Expect

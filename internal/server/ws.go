@@ -126,7 +126,7 @@ type wsConn struct {
 	lifetime lifetime
 
 	// Owned by readable.
-	frames  limit.GCRA
+	frames  limit.Bucket
 	message []byte // of a fragmented message, what has come
 	begun   int64  // when that began, on the engine's clock; 0 where there is none
 
