@@ -128,7 +128,7 @@ const theRightWay = `
 	log.Read(ctx, r, 0, 1)
 	log.Bounds(ctx, r)
 	log.Seek(ctx, r, cursor)
-	people.Members(r)
+	people.Members(r, presence.Position{}, 1)
 	people.Watch(r, nil, "", 1)
 	w, err := c.Writer(stated, twinrail.Commit)
 	if err != nil {
@@ -161,7 +161,7 @@ var forgotten = []struct{ code, answer string }{
 	{`log.Read(ctx, stated.CanvasID, 0, 1)`, `as auth.Reader value`},
 	{`log.Bounds(ctx, stated)`, `as auth.Reader value`},
 	{`log.Seek(ctx, address, cursor)`, `as auth.Reader value`},
-	{`people.Members(address)`, `as auth.Reader value`},
+	{`people.Members(address, presence.Position{}, 1)`, `as auth.Reader value`},
 	{`people.Watch(stated, nil, "", 1)`, `as auth.Reader value`},
 	// nor to write,
 	{`journal.NewRecord(stated, event)`, `as auth.Writer value`},
@@ -176,7 +176,7 @@ var forgotten = []struct{ code, answer string }{
 	{`journal.NewRecord(c, event)`, `as auth.Writer value`},
 	// The right to write is not that to read, nor the other way round.
 	{`h.Subscribe(ctx, writer, from, nil)`, `cannot use writer (variable of struct type auth.Writer) as auth.Reader value`},
-	{`people.Members(writer)`, `as auth.Reader value`},
+	{`people.Members(writer, presence.Position{}, 1)`, `as auth.Reader value`},
 	{`journal.NewRecord(reader, event)`, `cannot use reader (variable of struct type auth.Reader) as auth.Writer value`},
 	{`h.Gesture(reader, event)`, `as auth.Writer value`},
 	{`here.Enter(reader, "", nil)`, `as auth.Writer value`},
@@ -292,7 +292,7 @@ var unchecked = map[string][]string{
 		"(*journal.Stored).Check", "(*journal.Stored).Size", "(*journal.Stored).AppendBinary", "journal.ParseStored",
 		"journal.StreamEpoch", "journal.TenantKey", "journal.TenantKeyOf", "(journal.Retention).Over",
 		"(journal.Quota).Check", "(*journal.QuotaError).Error", "(*journal.SeqConflictError).Error",
-		"(*journal.IDConflictError).Error", "(*presence.Changes).Empty",
+		"(*journal.IDConflictError).Error", "(*presence.Changes).Empty", "presence.ParsePosition", "(presence.Position).String",
 	},
 	"it counts, for whoever runs the server": {
 		"(*hub.Hub).Streams", "(*hub.Hub).WindowBytes", "(*hub.Hub).WindowEvictions", "(*hub.Hub).GesturesEvicted",

@@ -142,9 +142,11 @@ type PresenceMember struct {
 	State json.RawMessage `json:"state,omitempty"`
 }
 
-// PresenceResponse answers GET /v1/presence.
+// PresenceResponse answers GET /v1/presence: a page of those who are there.
 type PresenceResponse struct {
 	Members []PresenceMember `json:"members"`
+	// Next is what to ask for as after to go on; "" where there is nobody more.
+	Next string `json:"next,omitempty"`
 }
 
 // The names of the SSE rail's own events; all other events are named by their

@@ -21,7 +21,8 @@
 //
 // Both rails have this one shape: [Client.FollowCanvas] uses the SSE rail,
 // [Client.FollowThread] the WS rail, and [Client.FollowPresence] the WS rail for
-// who is present at a canvas or a thread. A [Roster] keeps count of these.
+// who is present at a canvas or a thread. A [Roster] keeps count of these;
+// [Client.Presence] asks once.
 //
 // On the WS rail a follower that comes back resumes its session, so that nobody
 // sees it leave; where the session is over or was refused it joins anew, at the

@@ -6,7 +6,10 @@ import (
 	"encoding/json"
 	"iter"
 	"maps"
+	"net/http"
+	"net/url"
 	"slices"
+	"strconv"
 
 	"github.com/twinrail/twinrail"
 )
@@ -35,11 +38,40 @@ type Presence struct {
 // others. The rest is as with [Client.FollowThread].
 func (c *Client) FollowPresence(ctx context.Context, routing twinrail.Routing, state json.RawMessage) iter.Seq2[Item, error] {
 	o := FollowOptions{Channels: []twinrail.Channel{twinrail.Presence}, Presence: state}
-	kind := twinrail.ThreadStream
-	if routing.CanvasID != "" {
-		kind = twinrail.CanvasStream
+	return c.follow(ctx, routing, o, presenceKind(routing), twinrail.RailWS)
+}
+
+// PresenceOptions says which page of those present to read.
+type PresenceOptions struct {
+	// After is the Next of the page before; "" is for the first.
+	After string
+	// Limit bounds the members of the page; 0 leaves it to the server.
+	Limit int
+}
+
+// Presence reads one page of who is present where routing says, as in
+// [Client.FollowPresence], in the order in which they came. Where its Next is "",
+// it is the last. Whoever is present throughout is on exactly one of the pages.
+func (c *Client) Presence(ctx context.Context, routing twinrail.Routing, o PresenceOptions) (twinrail.PresenceResponse, error) {
+	query := url.Values{"stream": {presenceKind(routing).String()}}
+	if o.After != "" {
+		query.Set("after", o.After)
 	}
-	return c.follow(ctx, routing, o, kind, twinrail.RailWS)
+	if o.Limit > 0 {
+		query.Set("limit", strconv.Itoa(o.Limit))
+	}
+	var page twinrail.PresenceResponse
+	err := c.call(ctx, http.MethodGet, c.endpoint(twinrail.PathPresence, query), routing, nil, &page)
+	return page, err
+}
+
+// presenceKind says whose presence is meant where a routing may name a canvas and a
+// thread.
+func presenceKind(routing twinrail.Routing) twinrail.Kind {
+	if routing.CanvasID != "" {
+		return twinrail.CanvasStream
+	}
+	return twinrail.ThreadStream
 }
 
 // Roster is who is present, as the items of a follower tell. Its zero value is

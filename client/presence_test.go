@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"reflect"
 	"slices"
@@ -40,6 +41,35 @@ func presences(t *testing.T, items []Item) []string {
 		}
 	}
 	return said
+}
+
+func TestPresence(t *testing.T) {
+	bubble(t, func(t *testing.T, ctx context.Context) {
+		server := newFake(t, func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, `{"members":[{"actor_id":"u_1","session_id":"s1","state":1}],"next":"5.p1"}`)
+		}, func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, `{"members":[]}`)
+		}, problem(twinrail.CodeBadRequest))
+		c := server.client(t)
+		page, err := c.Presence(ctx, thread, PresenceOptions{Limit: 1})
+		if err != nil || len(page.Members) != 1 || page.Members[0].ActorID != "u_1" || page.Next != "5.p1" {
+			t.Errorf("page %+v, %v", page, err)
+		}
+		page, err = c.Presence(ctx, thread, PresenceOptions{After: page.Next})
+		if err != nil || len(page.Members) != 0 || page.Next != "" {
+			t.Errorf("page %+v, %v", page, err)
+		}
+		routing := canvas
+		routing.ThreadID = "th1"
+		_, err = c.Presence(ctx, routing, PresenceOptions{})
+		wantCode(t, err, twinrail.CodeBadRequest)
+		requests, _ := server.seen()
+		for i, want := range []string{"/v1/presence?limit=1&stream=thread", "/v1/presence?after=5.p1&stream=thread", "/v1/presence?stream=canvas"} {
+			if got := requests[i].URL.String(); got != want || requests[i].Header.Get("X-Thread-Id") != "th1" {
+				t.Errorf("asked for %s, want %s", got, want)
+			}
+		}
+	})
 }
 
 func TestFollowPresence(t *testing.T) {

@@ -2,6 +2,7 @@ package test
 
 import (
 	"fmt"
+	"iter"
 	"strings"
 	"testing"
 
@@ -54,5 +55,39 @@ func TestClientReadsLargeEvents(t *testing.T) {
 	}
 	if read != events || followed != events {
 		t.Errorf("history gave %d and the stream %d of %d events", read, followed, events)
+	}
+}
+
+// TestClientReadsPresence asks page by page who is in a thread.
+func TestClientReadsPresence(t *testing.T) {
+	t.Parallel()
+	g := startGateway(t)
+	c, err := twinclient.New(twinclient.Options{URL: "http://" + g.addr, Token: g.token(reader)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	const present = 3
+	for n := range present {
+		next, stop := iter.Pull2(c.FollowPresence(t.Context(), thread("th1"), fmt.Append(nil, n)))
+		t.Cleanup(stop)
+		for here := false; !here; {
+			item, err, _ := next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			here = item.Kind == twinclient.KindPresence
+		}
+	}
+	after := ""
+	for n := range present {
+		page, err := c.Presence(t.Context(), thread("th1"), twinclient.PresenceOptions{After: after, Limit: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(page.Members) != 1 || string(page.Members[0].State) != fmt.Sprint(n) || (page.Next == "") != (n == present-1) {
+			t.Fatalf("page %d: %+v", n, page)
+		}
+		after = page.Next
 	}
 }

@@ -21,14 +21,14 @@ const (
 	grace    = 10 * time.Second
 )
 
-// spots are where the sessions of the model go, eyes where its watchers are.
-// The last watcher has no right on the channel presence.
+// spots are where the sessions of the model go, in the order in which those are who
+// come at the same time; eyes where its watchers are. The last watcher has no right on the channel presence.
 var (
 	spots = []twinrail.Address{
 		{Home: canvas},
 		{Home: canvas, Audience: twinrail.Audience{PanelID: "pn1"}},
-		{Home: canvas, Audience: twinrail.Audience{PanelID: "pn1", SurfaceID: "s1"}},
 		{Home: canvas, Audience: twinrail.Audience{PanelID: "pn2"}},
+		{Home: canvas, Audience: twinrail.Audience{PanelID: "pn1", SurfaceID: "s1"}},
 		{Home: thread},
 	}
 	eyes = append(slices.Clone(spots[1:]), twinrail.Address{Home: canvas}, twinrail.Address{Home: canvas, Audience: spots[1].Audience})
@@ -119,7 +119,7 @@ func TestModel(t *testing.T) {
 }
 
 func runModel(rights modelRights, limit int, ops []modelOp) error {
-	m := &model{rights: rights, limit: limit, registry: presence.New(presence.Options{Grace: grace, Interval: interval, MaxMembers: limit})}
+	m := &model{rights: rights, limit: limit, registry: presence.New(presence.Options{Grace: grace, Interval: interval, MaxMembers: limit}), last: make(map[int]int64)}
 	for i := range actors {
 		m.sessions = append(m.sessions, m.open(i))
 	}
@@ -148,7 +148,8 @@ type model struct {
 	opened    int
 	sessions  []*modelSession
 	followers []*follower
-	present   []modelMember // in the order in which they came
+	present   []modelMember // in order
+	last      map[int]int64 // by spot, the place in the order of the last who came
 }
 
 type modelSession struct {
@@ -170,6 +171,7 @@ type modelMember struct {
 	session *modelSession
 	spot    int
 	since   time.Time
+	at      int64 // its place in the order, in microseconds
 	state   string
 }
 
@@ -239,7 +241,7 @@ func (m *model) enter(s *modelSession, o modelOp) error {
 			}
 			return nil
 		}
-		m.present = append(m.present, modelMember{s, o.spot, time.Now(), o.state})
+		m.come(s, o.spot, o.state)
 	}
 	if err != nil {
 		return err
@@ -252,6 +254,21 @@ func (m *model) enter(s *modelSession, o modelOp) error {
 		s.holds = append(s.holds, modelHold{o.hold, o.spot})
 	}
 	return nil
+}
+
+// come adds a member, after those who came before, and after all at its spot.
+func (m *model) come(s *modelSession, spot int, state string) {
+	now := time.Now()
+	at := now.UnixMicro()
+	if m.count(spot) > 0 {
+		at = max(at, m.last[spot]+1)
+	}
+	m.last[spot] = at
+	i := slices.IndexFunc(m.present, func(p modelMember) bool { return p.at > at || p.at == at && p.spot > spot })
+	if i < 0 {
+		i = len(m.present)
+	}
+	m.present = slices.Insert(m.present, i, modelMember{s, spot, now, at, state})
 }
 
 func (m *model) find(s *modelSession, spot int) int {
@@ -286,7 +303,7 @@ func (m *model) regain(s *modelSession, holds []string) {
 	s.away, s.expires = false, time.Time{}
 	for _, h := range s.holds {
 		if m.find(s, h.spot) < 0 {
-			m.present = append(m.present, modelMember{s, h.spot, time.Now(), s.states[h.spot]})
+			m.come(s, h.spot, s.states[h.spot])
 		}
 	}
 }
@@ -364,7 +381,7 @@ func (m *model) check() error {
 	}
 	for i, f := range m.followers {
 		want := m.seen(i)
-		if got := m.registry.Members(m.rights.readers[i]); !reflect.DeepEqual(got, want) {
+		if got := everybody(m.registry, m.rights.readers[i]); !reflect.DeepEqual(got, want) {
 			return fmt.Errorf("reader %d sees %+v, where there is %+v", i, got, want)
 		}
 		if _, stray := f.woken(); stray {

@@ -54,19 +54,28 @@ func New(o Options) *Registry {
 	return &Registry{opts: o, rooms: make(map[string]*room)}
 }
 
-// Members returns who is present where r reads, in the order in which they came.
-// The slice is the caller's, what it points to is shared.
-func (g *Registry) Members(r auth.Reader) []twinrail.PresenceMember {
+// Members returns those present where r reads, in the order in which they came: up
+// to limit, which is positive, of those after a position. Where there are more, next
+// is where to go on, else it is zero. The slice is the caller's, what it points to
+// is shared.
+//
+// Who is present from the first call to the last of such a series is in one of
+// them, whoever comes and goes meanwhile.
+func (g *Registry) Members(r auth.Reader, after Position, limit int) (members []twinrail.PresenceMember, next Position) {
 	g.mu.Lock()
 	rm := g.rooms[r.Key()]
 	g.mu.Unlock()
 	if rm == nil {
-		return []twinrail.PresenceMember{}
+		return []twinrail.PresenceMember{}, next
 	}
 	rm.mu.Lock()
-	seen := rm.seenBy(r)
+	seen := rm.seenBy(r, after)
 	rm.mu.Unlock()
-	return copied(inOrder(seen))
+	views := inOrder(seen)
+	if len(seen) > limit {
+		views, next = views[:limit], seen[limit-1].at
+	}
+	return copied(views), next
 }
 
 // acquire returns the room of a stream, to be given back with release. Each
@@ -93,14 +102,14 @@ func (g *Registry) release(rm *room) {
 
 // sighting is a member as it is seen at one moment.
 type sighting struct {
-	join uint64
+	at   Position
 	view *twinrail.PresenceMember
 }
 
-// inOrder returns those seen in the order in which they came. It sorts outside
-// of the room's lock.
+// inOrder sorts those seen by when they came, and returns them. It is called
+// outside of the room's lock.
 func inOrder(seen []sighting) []*twinrail.PresenceMember {
-	slices.SortFunc(seen, func(a, b sighting) int { return cmp.Compare(a.join, b.join) })
+	slices.SortFunc(seen, func(a, b sighting) int { return a.at.compare(b.at) })
 	views := make([]*twinrail.PresenceMember, len(seen))
 	for i := range seen {
 		views[i] = seen[i].view

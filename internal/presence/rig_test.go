@@ -51,6 +51,17 @@ func enter(t *testing.T, s *presence.Session, w auth.Writer, hold, state string)
 	}
 }
 
+// everybody returns who is present where r reads, page by page.
+func everybody(g *presence.Registry, r auth.Reader) []twinrail.PresenceMember {
+	members, next := g.Members(r, presence.Position{}, 2)
+	for next != (presence.Position{}) {
+		var more []twinrail.PresenceMember
+		more, next = g.Members(r, next, 2)
+		members = append(members, more...)
+	}
+	return members
+}
+
 // who identifies a member within a stream.
 type who struct {
 	actor, session string

@@ -1,6 +1,7 @@
 package presence
 
 import (
+	"strings"
 	"sync"
 	"time"
 
@@ -40,13 +41,17 @@ type room struct {
 	woken time.Time
 }
 
-// place is an audience in a stream. Apart from members it is not changed.
+// place is an audience in a stream.
 type place struct {
 	owner    string // key of the stream
 	audience twinrail.Audience
 	routing  *twinrail.Routing // the audience keys; nil where there are none
 
-	members int // how many are present; guarded by room.mu
+	name string // the values of the audience, for positions
+
+	// Guarded by room.mu.
+	members int   // how many are present
+	last    int64 // the position of the last who came
 }
 
 func newPlace(w auth.Writer) *place {
@@ -54,6 +59,8 @@ func newPlace(w auth.Writer) *place {
 	if p.audience != (twinrail.Audience{}) {
 		routing := p.audience.AddTo(twinrail.Routing{})
 		p.routing = &routing
+		values := p.audience.Values()
+		p.name = strings.TrimRight(strings.Join(values[:], "."), ".")
 	}
 	return p
 }
@@ -62,6 +69,7 @@ func newPlace(w auth.Writer) *place {
 // another member. It is guarded by room.mu.
 type member struct {
 	place        *place
+	at           Position
 	join, change uint64 // versions: when it came, and of the last change
 	// view is what watchers are shown, and of one who left, what they are told
 	// then. It is replaced, never changed.
@@ -108,7 +116,7 @@ func (rm *room) come(at *place, view twinrail.PresenceMember, limit int) (*membe
 	defer rm.mu.Unlock()
 	p := rm.places[at.audience]
 	if p == nil {
-		p = &place{owner: at.owner, audience: at.audience, routing: at.routing}
+		p = &place{owner: at.owner, audience: at.audience, routing: at.routing, name: at.name}
 	}
 	if limit > 0 && p.members >= limit {
 		return nil, twinrail.Errorf(twinrail.CodeLimitExceeded, "presence", "%d are present at this address, which is as many as there may be", p.members)
@@ -116,9 +124,11 @@ func (rm *room) come(at *place, view twinrail.PresenceMember, limit int) (*membe
 	rm.places[p.audience] = p
 	p.members++
 	// As precise as it is on the wire, so that it is the same to all who compare.
-	view.Since = &twinrail.Timestamp{Time: time.Now().UTC().Truncate(time.Microsecond)}
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	p.last = max(now.UnixMicro(), p.last+1)
+	view.Since = &twinrail.Timestamp{Time: now}
 	view.Routing = p.routing
-	m := &member{place: p, view: &view}
+	m := &member{place: p, at: Position{p.last, p.name}, view: &view}
 	rm.changed(m, &rm.present)
 	m.join = m.change
 	return m, nil
@@ -232,12 +242,15 @@ func (rm *room) unpark() []*Watch {
 	return woken
 }
 
-// seenBy returns those present whom r may see.
-func (rm *room) seenBy(r auth.Reader) []sighting {
+// seenBy returns those present after a position whom r may see.
+func (rm *room) seenBy(r auth.Reader, after Position) []sighting {
 	seen := make([]sighting, 0, rm.present.n)
 	for m := rm.present.first; m != nil; m = m.next {
+		if m.at.compare(after) <= 0 {
+			continue
+		}
 		if m.seenBy(r) {
-			seen = append(seen, sighting{m.join, m.view})
+			seen = append(seen, sighting{m.at, m.view})
 		}
 	}
 	return seen

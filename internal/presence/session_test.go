@@ -30,12 +30,12 @@ func TestGrace(t *testing.T) {
 		s.Lose() // does not begin another grace
 		time.Sleep(5*time.Second - 1)
 		synctest.Wait()
-		if n := len(g.Members(r)); n != 1 {
+		if n := len(everybody(g, r)); n != 1 {
 			t.Fatalf("%d members just before the grace is over", n)
 		}
 		time.Sleep(time.Nanosecond)
 		synctest.Wait()
-		if n := len(g.Members(r)); n != 0 {
+		if n := len(everybody(g, r)); n != 0 {
 			t.Fatalf("%d members once the grace is over", n)
 		}
 		if g.Rooms() != 0 {
@@ -43,16 +43,16 @@ func TestGrace(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		enter(t, s, w, "h", `{"x":2}`)
-		if n := len(g.Members(r)); n != 0 {
+		if n := len(everybody(g, r)); n != 0 {
 			t.Fatalf("%d members while the session is lost", n)
 		}
 		s.Regain([]string{"h", "unknown"})
-		members := g.Members(r)
+		members := everybody(g, r)
 		if len(members) != 1 || string(members[0].State) != `{"x":2}` || !members[0].Since.Equal(time.Now()) {
 			t.Fatalf("regained: %+v", members)
 		}
 		time.Sleep(time.Minute)
-		if n := len(g.Members(r)); n != 1 {
+		if n := len(everybody(g, r)); n != 1 {
 			t.Errorf("%d members a while later", n)
 		}
 		s.Close()
@@ -101,7 +101,7 @@ func TestLateGrace(t *testing.T) {
 		s.ExpireLate()
 		s.Lose()
 		s.ExpireLate()
-		if n := len(g.Members(r)); n != 1 {
+		if n := len(everybody(g, r)); n != 1 {
 			t.Fatalf("%d members", n)
 		}
 		s.Close()
@@ -114,11 +114,11 @@ func TestLostNowhere(t *testing.T) {
 		s := g.Session("ses_1")
 		s.Lose()
 		enter(t, s, w, "h", `1`)
-		if n := len(g.Members(r)); n != 0 {
+		if n := len(everybody(g, r)); n != 0 {
 			t.Fatalf("%d members, of whom nobody would know when they leave", n)
 		}
 		s.Regain([]string{"h"})
-		if n := len(g.Members(r)); n != 1 {
+		if n := len(everybody(g, r)); n != 1 {
 			t.Fatalf("%d members", n)
 		}
 	})
@@ -133,7 +133,7 @@ func TestZeroReader(t *testing.T) {
 			t.Errorf("it sees %v, and %d streams are held", members, g.Rooms())
 		}
 		enter(t, g.Session("ses_1"), rig.writer("u_1", canvas, twinrail.Audience{}), "h", `1`)
-		if m := g.Members(auth.Reader{}); len(m) != 0 {
+		if m := everybody(g, auth.Reader{}); len(m) != 0 {
 			t.Errorf("it sees %v", m)
 		}
 		time.Sleep(time.Minute)
@@ -172,7 +172,7 @@ func TestEnterRefuses(t *testing.T) {
 		t.Errorf("the largest state: %v", err)
 	}
 	largest[0] = '2'
-	if m := g.Members(r); len(m) != 1 || m[0].State[0] != '1' {
+	if m := everybody(g, r); len(m) != 1 || m[0].State[0] != '1' {
 		t.Errorf("the state is not a copy")
 	}
 	if err := s.Enter(panel, "h", nil); err == nil {
@@ -188,7 +188,7 @@ func TestEnterRefuses(t *testing.T) {
 	enter(t, s, here, "h", `2`)
 	enter(t, s, here, "another", `2`)
 	enter(t, third, panel, "h", `1`)
-	if m := g.Members(r); len(m) != 3 {
+	if m := everybody(g, r); len(m) != 3 {
 		t.Errorf("%d members", len(m))
 	}
 	s.Close()
@@ -203,7 +203,7 @@ func TestActorsApart(t *testing.T) {
 	s := g.Session("ses_1")
 	enter(t, s, rig.writer("u_1", canvas, twinrail.Audience{}), "h1", `1`)
 	enter(t, s, rig.writer("u_2", canvas, twinrail.Audience{}), "h2", `2`)
-	members := g.Members(rig.reader(canvas, twinrail.Audience{}))
+	members := everybody(g, rig.reader(canvas, twinrail.Audience{}))
 	if len(members) != 2 || members[0].ActorID != "u_1" || string(members[0].State) != `1` || members[1].ActorID != "u_2" {
 		t.Errorf("members: %+v", members)
 	}

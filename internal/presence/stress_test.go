@@ -58,7 +58,7 @@ func TestStress(t *testing.T) {
 			if _, stray := f.woken(); stray {
 				t.Errorf("watcher %d was woken without having been parked", i)
 			}
-			if err := f.knows(g.Members(readers[i%2])); err != nil {
+			if err := f.knows(everybody(g, readers[i%2])); err != nil {
 				t.Errorf("watcher %d: %v", i, err)
 			}
 			if f.batches == 0 {

@@ -68,7 +68,7 @@ func (g *Registry) Watch(r auth.Reader, wake func(), own string, max int) (*Watc
 	w.version = rm.version
 	w.at = len(rm.watchers)
 	rm.watchers = append(rm.watchers, w)
-	seen := rm.seenBy(r)
+	seen := rm.seenBy(r, Position{})
 	rm.mu.Unlock()
 	return w, w.first(inOrder(seen), own, max)
 }

@@ -91,7 +91,7 @@ func TestToldOnceAnInterval(t *testing.T) {
 		if err := f.drain(100); err != nil {
 			t.Fatal(err)
 		}
-		if err := f.knows(g.Members(r)); err != nil {
+		if err := f.knows(everybody(g, r)); err != nil {
 			t.Error(err)
 		}
 	})
@@ -257,7 +257,7 @@ func TestOldestFirst(t *testing.T) {
 		for i := range 9 {
 			sessions = append(sessions, g.Session(fmt.Sprint(i)))
 		}
-		if m := g.Members(r); m == nil || len(m) != 0 {
+		if m := everybody(g, r); m == nil || len(m) != 0 {
 			t.Errorf("members of a stream that is not held: %#v", m)
 		}
 		for _, i := range []int{0, 1, 2, 3, 4, 5} {
@@ -288,7 +288,7 @@ func TestOldestFirst(t *testing.T) {
 		if want := []string{"012345", "3", "1", "76", "50"}; !slices.Equal(got, want) {
 			t.Errorf("shown, and told of those who left, came and changed: %q, want %q", got, want)
 		}
-		if got := ids(g.Members(r)); got != "024576" {
+		if got := ids(everybody(g, r)); got != "024576" {
 			t.Errorf("members: %q", got)
 		}
 	})
@@ -374,7 +374,7 @@ func TestTooSlow(t *testing.T) {
 			if err := f.drain(1); err != nil {
 				t.Errorf("who was in time: %v", err)
 			}
-			if err := f.knows(g.Members(r)); err != nil {
+			if err := f.knows(everybody(g, r)); err != nil {
 				t.Error(err)
 			}
 		}

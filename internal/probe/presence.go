@@ -120,15 +120,27 @@ func (w *world) snapshots(ctx context.Context, s *scene) error {
 	return w.blind(ctx, s)
 }
 
+// lookHTTP looks page by page, of one member each: where a page ends is also not to
+// tell of whom it leaves out.
 func (p *party) lookHTTP(ctx context.Context, kind twinrail.Kind) (string, error) {
-	a, err := p.do(ctx, whoIsAt(kind, p.at()))
-	if err == nil && a.status != http.StatusOK {
-		err = fmt.Errorf("%s", a)
+	var seen strings.Builder
+	c := whoIsAt(kind, p.at())
+	c.query.Set("limit", "1")
+	for {
+		a, err := p.do(ctx, c)
+		if err != nil {
+			return "", err
+		}
+		var page twinrail.PresenceResponse
+		if a.status != http.StatusOK || json.Unmarshal(a.body, &page) != nil {
+			return "", fmt.Errorf("%s", a)
+		}
+		seen.Write(a.body)
+		if page.Next == "" {
+			return seen.String(), nil
+		}
+		c.query.Set("after", page.Next)
 	}
-	if err != nil {
-		return "", err
-	}
-	return string(a.body), nil
 }
 
 func (p *party) lookWS(ctx context.Context, kind twinrail.Kind) (string, error) {

@@ -44,11 +44,9 @@ func (s *Server) serveHistory(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	limit := defaultHistoryLimit
-	if text := q.Get("limit"); text != "" {
-		if limit, err = strconv.Atoi(text); err != nil || limit < 1 || limit > maxHistoryLimit {
-			return twinrail.Errorf(twinrail.CodeBadRequest, "limit", "must be 1 to %d", maxHistoryLimit)
-		}
+	limit, err := parseLimit(q, defaultHistoryLimit, maxHistoryLimit)
+	if err != nil {
+		return err
 	}
 	h, ok := s.pages.Get().(*history)
 	if !ok {
@@ -59,6 +57,19 @@ func (s *Server) serveHistory(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return writeHistory(w, h)
+}
+
+// parseLimit returns how much a page is to have at most.
+func parseLimit(q url.Values, usual, most int) (int, error) {
+	text := q.Get("limit")
+	if text == "" {
+		return usual, nil
+	}
+	limit, err := strconv.Atoi(text)
+	if err != nil || limit < 1 || limit > most {
+		return 0, twinrail.Errorf(twinrail.CodeBadRequest, "limit", "must be 1 to %d", most)
+	}
+	return limit, nil
 }
 
 // history is what a page is made of.

@@ -5,7 +5,12 @@ import (
 
 	"github.com/twinrail/twinrail"
 	"github.com/twinrail/twinrail/internal/auth"
+	"github.com/twinrail/twinrail/internal/presence"
 )
+
+// maxPresenceLimit bounds a page of those present, and with that its bytes to some
+// 3 MiB.
+const maxPresenceLimit = 1000
 
 // servePresence answers GET /v1/presence.
 func (s *Server) servePresence(w http.ResponseWriter, r *http.Request) error {
@@ -13,7 +18,8 @@ func (s *Server) servePresence(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	kind, err := presenceKind(ac, r.URL.Query().Get("stream"))
+	q := r.URL.Query()
+	kind, err := presenceKind(ac, q.Get("stream"))
 	if err != nil {
 		return err
 	}
@@ -21,7 +27,16 @@ func (s *Server) servePresence(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, twinrail.PresenceResponse{Members: orEmpty(s.presence.Members(reader))})
+	limit, err := parseLimit(q, maxPresenceLimit, maxPresenceLimit)
+	if err != nil {
+		return err
+	}
+	after, err := presence.ParsePosition(q.Get("after"))
+	if err != nil {
+		return err
+	}
+	members, next := s.presence.Members(reader, after, limit)
+	return writeJSON(w, twinrail.PresenceResponse{Members: members, Next: next.String()})
 }
 
 // presenceKind says of which stream the presence is asked for. Where the context

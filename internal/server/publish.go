@@ -40,7 +40,9 @@ func (s *Server) servePublish(w http.ResponseWriter, r *http.Request) error {
 func writeJSON(w http.ResponseWriter, v any) error {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	if err := json.NewEncoder(w).Encode(v); err != nil {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false) // which would make up to six bytes of one
+	if err := e.Encode(v); err != nil {
 		return abandoned(err)
 	}
 	return nil

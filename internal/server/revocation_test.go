@@ -15,6 +15,7 @@ import (
 	"github.com/twinrail/twinrail"
 	"github.com/twinrail/twinrail/internal/auth"
 	"github.com/twinrail/twinrail/internal/auth/authtest"
+	"github.com/twinrail/twinrail/internal/presence"
 	"github.com/twinrail/twinrail/internal/table"
 )
 
@@ -325,7 +326,7 @@ func TestRevocationOfTheLost(t *testing.T) {
 				end(r, cookie)
 				if what == "the tenant" {
 					synctest.Wait()
-					if got := r.server.presence.Members(r.canvasReader()); len(got) != 0 {
+					if got, _ := r.server.presence.Members(r.canvasReader(), presence.Position{}, 1); len(got) != 0 {
 						t.Errorf("present are %v", got)
 					}
 				} else {

@@ -432,18 +432,7 @@ func TestPresenceInParts(t *testing.T) {
 		const present, subs, most = 300, 20, 256 << 10
 		r := newBubbleRig(t)
 		state := []byte(`"` + strings.Repeat("<", presence.MaxState-2) + `"`)
-		for i := range present {
-			at := twinrail.Routing{WorkspaceID: "w1", ProjectID: "p1", AppID: "studio", CanvasID: "c1"}
-			w, err := r.issuer.Context("t_acme", fmt.Sprint("u_", i)).Presenter(at, twinrail.CanvasStream)
-			if err != nil {
-				t.Fatal(err)
-			}
-			s := r.server.presence.Session(fmt.Sprint("s_", i))
-			t.Cleanup(s.Close)
-			if err := s.Enter(w, "h", state); err != nil {
-				t.Fatal(err)
-			}
-		}
+		r.crowd(present, twinrail.Routing{CanvasID: "c1"}, twinrail.CanvasStream, state)
 		p, hello := r.greet(r.token)
 		told := make(map[string]int) // of members, by sub
 		members := func(sub string, first, list []twinrail.PresenceMember) {
