@@ -50,23 +50,23 @@ func (c *tailCmd) Run(p *process) error {
 	if err := c.check(); err != nil {
 		return err
 	}
+	out := printer{out: outlet{p.ctx, p.stdout}, notes: outlet{p.ctx, p.stderr}, json: c.JSON}
 	remote, routing, err := c.dial(client.Options{Silence: c.Silence, OnRetry: func(cause error, wait time.Duration) {
 		reason := strings.TrimPrefix(cause.Error(), "client: ")
-		fmt.Fprintf(p.stderr, "twinrail: %s; coming back in %v\n", reason, wait.Round(time.Millisecond))
+		fmt.Fprintf(out.notes, "twinrail: %s; coming back in %v\n", reason, wait.Round(time.Millisecond))
 	}})
 	if err != nil {
 		return err
 	}
 	defer remote.Close()
-	out := printer{out: p.stdout, notes: p.stderr, json: c.JSON}
 	for item, err := range c.follow(p.ctx, remote, c.routing(routing)) {
+		if err == nil {
+			err = out.print(item)
+		}
 		if err != nil && p.ctx.Err() != nil {
 			return nil // interrupted, which is how it ends
 		}
 		if err != nil {
-			return err
-		}
-		if err := out.print(item); err != nil {
 			return err
 		}
 	}
