@@ -33,6 +33,13 @@ func niConstantly(do string, n int) (ops [][]niOp) {
 	return ops
 }
 
+// niWorlds are those of TestNonInterferenceOfEach: B is another tenant, and the
+// same one in another env.
+var niWorlds = []niScript{
+	{foe: 0, window: 0},
+	{foe: 1, window: 1, disk: true},
+}
+
 // TestNonInterferenceOfEach has B do one thing all the time, for each thing that
 // there is, while A is at work: what chance would find seldom.
 func TestNonInterferenceOfEach(t *testing.T) {
@@ -43,11 +50,13 @@ func TestNonInterferenceOfEach(t *testing.T) {
 	for n := range 12 {
 		does[fmt.Sprint("flood ", n)] = niConstantly("flood", n)
 	}
-	for foe := range 2 { // another tenant, and the same one in another env
-		alone, _ := niScript{foe: foe, window: foe, a: niAtWork}.play(t, false)
+	for _, s := range niWorlds {
+		s.a = niAtWork
+		alone, _ := s.play(t, false)
+		foe := niFoes[s.foe]
 		for _, do := range slices.Sorted(maps.Keys(does)) {
-			t.Run(fmt.Sprintf("%s by %s in %s", do, niFoes[foe].tenant, niFoes[foe].env), func(t *testing.T) {
-				s := niScript{foe: foe, window: foe, slow: strings.HasPrefix(do, "p"), a: niAtWork, b: does[do]}
+			t.Run(fmt.Sprintf("%s by %s in %s", do, foe.tenant, foe.env), func(t *testing.T) {
+				s.slow, s.b = strings.HasPrefix(do, "p"), does[do]
 				if wrong := s.beside(t, alone); wrong != "" {
 					t.Fatal(wrong)
 				}

@@ -28,11 +28,12 @@ const (
 	isTicket  = "ticket"  // 256 bits
 	isCookie  = "cookie"  // 256 bits
 
+	niShortest = len("c_") + 26 // of their words
+
 	isUsed = "used ticket" // to have been one
 )
 
 var (
-	niWord  = regexp.MustCompile(`[A-Za-z0-9_.-]+`)
 	niID    = regexp.MustCompile(`^[cs]_[a-z2-7]{26}$`)
 	niUUID  = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
 	niTrace = regexp.MustCompile(`^00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]$`)
@@ -45,6 +46,9 @@ const niCookieIs = "__Host-twinrail="
 // kindOf returns what the word at line[from:to] is that was drawn, or "".
 func kindOf(line string, from, to int) string {
 	word := line[from:to]
+	if len(word) < niShortest {
+		return ""
+	}
 	switch {
 	case len(word) == twinrail.CursorLen:
 		// A word that only looks like a cursor would have an enormous seq.
@@ -71,11 +75,20 @@ func kindOf(line string, from, to int) string {
 
 // eachDrawn calls f for each word of line that was drawn.
 func eachDrawn(line string, f func(kind string, from, to int)) {
-	for _, at := range niWord.FindAllStringIndex(line, -1) {
-		if kind := kindOf(line, at[0], at[1]); kind != "" {
-			f(kind, at[0], at[1])
+	for from := 0; from < len(line); from++ {
+		to := from
+		for to < len(line) && inWord(line[to]) {
+			to++
 		}
+		if kind := kindOf(line, from, to); kind != "" {
+			f(kind, from, to)
+		}
+		from = to
 	}
+}
+
+func inWord(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("_.-", c) >= 0
 }
 
 func (n *normalizer) normalize(line string) string {

@@ -17,6 +17,7 @@ type niScript struct {
 	foe    int // who B is, of niFoes
 	window int // of the hub, of niWindows
 	slow   bool
+	disk   bool // has all that is kept
 	a      []niOp
 	b      [][]niOp // by slot of A's
 }
@@ -53,6 +54,7 @@ func drawNIScript(t *rapid.T, hostile bool) niScript {
 		foe:    rapid.IntRange(0, len(niFoes)-1).Draw(t, "B is"),
 		window: rapid.IntRange(0, len(niWindows)-1).Draw(t, "window"),
 		slow:   rapid.Bool().Draw(t, "B's journal is slow"),
+		disk:   rapid.IntRange(0, 3).Draw(t, "the journal is on disk") == 3,
 	}
 	s.a = rapid.SliceOfN(drawNIOp(niOwn), 8, 24).Draw(t, "A does")
 	if !hostile {
@@ -79,7 +81,8 @@ func drawNIOp(kinds []string) *rapid.Generator[niOp] {
 // String writes s such that it can be read beside the transcripts.
 func (s niScript) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "B is %v, window %d, B's journal slow: %t\n", niFoes[s.foe], niWindows[s.window], s.slow)
+	fmt.Fprintf(&b, "B is %v, window %d, B's journal slow: %t, on disk: %t\n",
+		niFoes[s.foe], niWindows[s.window], s.slow, s.disk)
 	for k, op := range s.whole() {
 		fmt.Fprintf(&b, "%3d A %+v\n", k, op)
 		if k < len(s.b) {

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"net"
 	"sync"
 	"testing"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/twinrail/twinrail/internal/auth"
 	"github.com/twinrail/twinrail/internal/auth/authtest"
+	"github.com/twinrail/twinrail/internal/feature"
 	"github.com/twinrail/twinrail/internal/journal"
 )
 
@@ -39,16 +39,21 @@ func newNIWorld(t *testing.T, s niScript) *niWorld {
 	}
 	w.a = newNIParty(w, "t_acme", "dev", niMark)
 	w.b = newNIParty(w, niFoes[s.foe].tenant, niFoes[s.foe].env, niCanary)
-	j := &niJournal{Memory: journal.NewMemory(journal.MemoryOptions{
-		Retention: journal.Retention{Count: 6},
-		Quota:     journal.Quota{Streams: 4, Bytes: 24 << 10},
-	})}
+	events, tables := openNIJournal(t, s.disk)
+	j := &niJournal{Journal: events}
 	if s.slow {
 		j.slow = journal.TenantKeyOf(w.b.tenant, w.b.env)
 	}
+	flags, err := feature.Open(tables("flag"), feature.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	startRig(t, w.issuer, peekWatcher{}, w.listen, w.listen.dial, func(o *Options) {
 		o.Journal, o.AllowedOrigins = j, []string{niOrigin}
-		o.Gate = w.issuer.Gate(auth.GateOptions{AllowedOrigins: []string{niOrigin}})
+		o.Gate = w.issuer.Gate(auth.GateOptions{
+			AllowedOrigins: []string{niOrigin}, Revocations: tables("revocation"), Cookies: tables("cookie"),
+		})
+		o.Sessions, o.Flags = tables("session"), flags
 		o.Window, o.WindowBudget = niWindows[s.window], 8<<10
 		o.MaxEvent, o.MaxFrame, o.MaxBody = 2<<10, 8<<10, 16<<10
 		// What is used up comes back so slowly that the next slot finds it missing.
@@ -56,33 +61,6 @@ func newNIWorld(t *testing.T, s niScript) *niWorld {
 		o.PublishRate, o.PublishBytes, o.FrameRate = 1, 512, 10
 	})
 	return w
-}
-
-// niJournal is a journal that takes its time with one tenant, as a disk does with
-// who keeps it busy.
-type niJournal struct {
-	*journal.Memory
-	slow string // whose, by its TenantKey; "" for nobody's
-}
-
-const niDiskTime = 1500 * time.Millisecond
-
-func (j *niJournal) wait(key string) {
-	if j.slow != "" && journal.TenantKey(key) == j.slow {
-		time.Sleep(niDiskTime)
-	}
-}
-
-func (j *niJournal) Append(ctx context.Context, recs []journal.Record, e journal.Expect) ([]journal.Result, error) {
-	if len(recs) > 0 {
-		j.wait(recs[0].Owner())
-	}
-	return j.Memory.Append(ctx, recs, e)
-}
-
-func (j *niJournal) Read(ctx context.Context, r auth.Reader, after uint64, max int) (journal.Page, error) {
-	j.wait(r.Key())
-	return j.Memory.Read(ctx, r, after, max)
 }
 
 // slots returns when each of A's ops may begin, and at the end when the last one
