@@ -18,17 +18,17 @@ var niAtWork = []niOp{
 }
 
 // niConstantly returns what B does that does the same in every slot: one op, each
-// time in another way where n is negative.
-func niConstantly(do string, n int) (ops [][]niOp) {
+// time in another way where n is negative, and what that takes.
+func niConstantly(do string, n int, takes ...niOp) (ops [][]niOp) {
 	for k := range len(niPrologue) + len(niAtWork) {
-		op := niOp{do: do, n: n, m: k % 12, at: k % 2, late: k%2 == 1}
+		op := niOp{do: do, n: n, m: (k + k/12) % 12, at: k % 2, late: k%2 == 1}
 		if n < 0 {
 			op.n = k % 12
 		}
 		if (n == 7 || n == 8) && k%8 != 4 {
 			op = niOp{do: "wait"} // tickets and cookies last
 		}
-		ops = append(ops, []niOp{op, {do: "mint"}})
+		ops = append(ops, append(slices.Clone(takes), op, niOp{do: "mint"}))
 	}
 	return ops
 }
@@ -37,7 +37,7 @@ func niConstantly(do string, n int) (ops [][]niOp) {
 // same one in another env.
 var niWorlds = []niScript{
 	{foe: 0, window: 0},
-	{foe: 1, window: 1, disk: true},
+	{foe: 1, window: 1, disk: true, http2: [2]bool{true, true}},
 }
 
 // TestNonInterferenceOfEach has B do one thing all the time, for each thing that
@@ -47,6 +47,7 @@ func TestNonInterferenceOfEach(t *testing.T) {
 	for _, do := range slices.Concat(niOwn, niHostile) {
 		does[do] = niConstantly(do, -1)
 	}
+	does["stall"] = niConstantly("stall", -1, niOp{do: "sse"}, niOp{do: "publish", m: 5})
 	for n := range 12 {
 		does[fmt.Sprint("flood ", n)] = niConstantly("flood", n)
 	}

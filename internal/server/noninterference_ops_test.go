@@ -67,9 +67,7 @@ func (p *niParty) act(op niOp) {
 			_ = w.write(frame(true, ws.OpClose, ws.NewCloseFrameBody(1000, "")))
 		}
 	case "cut":
-		if w := p.stream([]twinrail.Rail{twinrail.RailWS, twinrail.RailSSE}[op.at], op.n); w != nil {
-			_ = w.nc.Close()
-		}
+		p.cut(op)
 	case "badframe":
 		p.frame(op, "%s", niBadFrames[op.n%len(niBadFrames)])
 	case "resume":
@@ -182,9 +180,22 @@ func (p *niParty) openSSE(op niOp, cursor string) {
 
 func (p *niParty) openWS(op niOp) *niWire {
 	h, ticket := p.credential(op)
-	w := p.dial(niCall("GET", p.query(twinrail.PathWS, ticket), "", append(h, handshakeHeader...)), op.actor, op.n%4 != 0)
+	w := p.send(niRequest("GET", p.query(twinrail.PathWS, ticket), "", append(h, handshakeHeader...)), op.actor, op.n%4 != 0)
 	w.wait()
 	return w
+}
+
+// cut breaks off one of p's streams, and of those that share a connection now and
+// then all.
+func (p *niParty) cut(op niOp) {
+	w := p.stream([]twinrail.Rail{twinrail.RailWS, twinrail.RailSSE}[op.at], op.n)
+	switch {
+	case w == nil:
+	case w.nc == nil && op.m%3 == 0:
+		p.hangUp()
+	default:
+		w.close()
+	}
 }
 
 // frame sends a text frame over one of p's WebSockets; where there is none, over

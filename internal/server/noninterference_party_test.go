@@ -1,7 +1,10 @@
 package server
 
 import (
+	"context"
 	"fmt"
+	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -20,10 +23,12 @@ var niActors = [2]string{"u_1", "u_2"}
 type niParty struct {
 	w           *niWorld
 	tenant, env string
-	mark        string // is in all that it says
+	mark        string          // is in all that it says
+	transport   *http.Transport // nil where it speaks HTTP/1.1
 
 	mu     sync.Mutex
-	tokens [2]string // the newest of each actor
+	shared []net.Conn // the transport's, the newest last
+	tokens [2]string  // the newest of each actor
 	minted [2]int
 	wires  []*niWire
 	loot   map[string][]string // what it was given, by kind, as far as it was drawn
@@ -108,25 +113,37 @@ func niContext(tenant, env string) string {
 	return "tenant_id=" + tenant + "&env=" + env + "&workspace_id=w1&project_id=p1&app_id=studio"
 }
 
-// dial sends a request over a new connection; where it cannot, that is what came.
-func (p *niParty) dial(request []byte, actor int, pongs bool) *niWire {
+// send makes a request, over HTTP/1.1 or for a WebSocket on a new connection. Where
+// it cannot, that is what came.
+func (p *niParty) send(req *http.Request, actor int, pongs bool) *niWire {
 	w := &niWire{actor: actor, pongs: pongs, head: make(chan struct{}), turn: make(chan struct{}, 1)}
+	if p.transport != nil && !upgrades(req) {
+		ctx, cancel := context.WithCancel(context.Background())
+		w.close = cancel
+		p.add(w)
+		p.w.running.Go(func() { w.fetch(p.transport, req.WithContext(ctx)) })
+		return w
+	}
 	nc, err := p.w.listen.dial()
 	if err != nil {
 		panic(err) // the server is up
 	}
-	w.nc = nc
-	p.mu.Lock()
-	p.wires = append(p.wires, w)
-	p.mu.Unlock()
+	w.nc, w.close = nc, func() { _ = nc.Close() }
+	p.add(w)
 	p.w.running.Go(w.read)
-	_ = w.write(request) // an error of which is read, too
+	_ = w.write(niBytes(req)) // an error of which is read, too
 	return w
+}
+
+func (p *niParty) add(w *niWire) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wires = append(p.wires, w)
 }
 
 // ask makes a request and waits for its answer, but not for the end of a stream.
 func (p *niParty) ask(method, path, body string, actor int, h header) *niWire {
-	w := p.dial(niCall(method, path, body, h), actor, true)
+	w := p.send(niRequest(method, path, body, h), actor, true)
 	w.wait()
 	return w
 }
@@ -138,7 +155,7 @@ func (w *niWire) wait() {
 	select {
 	case <-w.head:
 	case <-timer.C:
-		_ = w.nc.Close()
+		w.close()
 	}
 }
 
@@ -199,6 +216,9 @@ func (p *niParty) close() {
 	defer p.mu.Unlock()
 	for _, w := range p.wires {
 		w.resumeReading()
-		_ = w.nc.Close()
+		w.close()
+	}
+	for _, nc := range p.shared {
+		_ = nc.Close()
 	}
 }

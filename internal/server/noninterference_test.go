@@ -17,7 +17,8 @@ type niScript struct {
 	foe    int // who B is, of niFoes
 	window int // of the hub, of niWindows
 	slow   bool
-	disk   bool // has all that is kept
+	disk   bool    // has all that is kept
+	http2  [2]bool // whether A speaks it, and B
 	a      []niOp
 	b      [][]niOp // by slot of A's
 }
@@ -55,6 +56,7 @@ func drawNIScript(t *rapid.T, hostile bool) niScript {
 		window: rapid.IntRange(0, len(niWindows)-1).Draw(t, "window"),
 		slow:   rapid.Bool().Draw(t, "B's journal is slow"),
 		disk:   rapid.IntRange(0, 3).Draw(t, "the journal is on disk") == 3,
+		http2:  [2]bool{rapid.Bool().Draw(t, "A speaks HTTP/2"), rapid.Bool().Draw(t, "B speaks HTTP/2")},
 	}
 	s.a = rapid.SliceOfN(drawNIOp(niOwn), 8, 24).Draw(t, "A does")
 	if !hostile {
@@ -81,8 +83,8 @@ func drawNIOp(kinds []string) *rapid.Generator[niOp] {
 // String writes s such that it can be read beside the transcripts.
 func (s niScript) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "B is %v, window %d, B's journal slow: %t, on disk: %t\n",
-		niFoes[s.foe], niWindows[s.window], s.slow, s.disk)
+	fmt.Fprintf(&b, "B is %v, window %d, B's journal slow: %t, on disk: %t, HTTP/2 of A and B: %t\n",
+		niFoes[s.foe], niWindows[s.window], s.slow, s.disk, s.http2)
 	for k, op := range s.whole() {
 		fmt.Fprintf(&b, "%3d A %+v\n", k, op)
 		if k < len(s.b) {

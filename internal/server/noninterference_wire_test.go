@@ -20,7 +20,8 @@ import (
 
 // niWire is one connection of a tenant's, and all that came over it.
 type niWire struct {
-	nc    net.Conn
+	nc    net.Conn // nil for a stream of HTTP/2
+	close func()
 	actor int
 	pongs bool          // it answers pings
 	head  chan struct{} // closed once the head of the response has come, or none will
@@ -100,24 +101,33 @@ func (w *niWire) read() {
 		if err == nil {
 			body, _ = io.ReadAll(resp.Body) // of what is missing the transcript tells
 		}
-		_ = w.nc.Close()
-		w.add(laneWhole, head+string(body))
-		close(w.head)
+		w.close()
+		w.answer(head + string(body))
 	}
+	w.over(err)
+}
+
+// answer takes in an answer, or the head of one that goes on.
+func (w *niWire) answer(text string) {
+	w.add(laneWhole, text)
+	close(w.head)
+}
+
+// over is called when nothing more comes, with why not if it is a rail.
+func (w *niWire) over(err error) {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.ended = true
 	if err != nil {
 		w.items = append(w.items, niItem{laneWhole, "the end"})
 	}
-	w.mu.Unlock()
 }
 
 func (w *niWire) begin(rail twinrail.Rail, head string, next func() error) error {
 	w.mu.Lock()
 	w.rail = rail
 	w.mu.Unlock()
-	w.add(laneWhole, head)
-	close(w.head)
+	w.answer(head)
 	for {
 		w.pause.pass()
 		if err := next(); err != nil {
@@ -237,14 +247,20 @@ func changesIn(frame string) (changes []string) {
 	return changes
 }
 
-// call is a request, as its bytes.
-func niCall(method, path, body string, h header) []byte {
+func niRequest(method, path, body string, h header) *http.Request {
 	req, err := http.NewRequest(method, "http://twinrail.test"+path, strings.NewReader(body))
 	if err != nil {
 		panic(err)
 	}
 	h.apply(req)
-	req.Close = req.Header.Get("Upgrade") == ""
+	return req
+}
+
+func upgrades(req *http.Request) bool { return req.Header.Get("Upgrade") != "" }
+
+// niBytes returns a request as it goes over a connection of its own.
+func niBytes(req *http.Request) []byte {
+	req.Close = !upgrades(req)
 	var out bytes.Buffer
 	_ = req.Write(&out) // into memory
 	return out.Bytes()

@@ -48,7 +48,7 @@ func newNIWorld(t *testing.T, s niScript) *niWorld {
 	if err != nil {
 		t.Fatal(err)
 	}
-	startRig(t, w.issuer, peekWatcher{}, w.listen, w.listen.dial, func(o *Options) {
+	r := startRig(t, w.issuer, peekWatcher{}, w.listen, w.listen.dial, func(o *Options) {
 		o.Journal, o.AllowedOrigins = j, []string{niOrigin}
 		o.Gate = w.issuer.Gate(auth.GateOptions{
 			AllowedOrigins: []string{niOrigin}, Revocations: tables("revocation"), Cookies: tables("cookie"),
@@ -60,6 +60,12 @@ func newNIWorld(t *testing.T, s niScript) *niWorld {
 		o.MaxConnections, o.MaxMembers, o.MaxJoins, o.JoinRate = 6, 3, 6, 1
 		o.PublishRate, o.PublishBytes, o.FrameRate = 1, 512, 10
 	})
+	dial := r.serve2()
+	for p, speaks := range map[*niParty]bool{w.a: s.http2[0], w.b: s.http2[1]} {
+		if speaks {
+			p.transport = newNITransport(r, p, dial)
+		}
+	}
 	return w
 }
 

@@ -33,47 +33,59 @@ func (r *rig) pipe2Through(between func(net.Conn) net.Conn, path, token string, 
 // something between it and each of its connections.
 func (r *rig) transport2(between func(net.Conn) net.Conn) *http.Transport {
 	r.t.Helper()
-	ln := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
-	var protocols http.Protocols
-	protocols.SetUnencryptedHTTP2(true)
-	web := &http.Server{Handler: r.server.Handler(), Protocols: &protocols}
-	return r.serve2(web, ln, func() error { return web.Serve(ln) }, between)
+	return r.over2(r.serve2(), between)
 }
 
 // transport2TLS is transport2 over TLS.
 func (r *rig) transport2TLS(between func(net.Conn) net.Conn) *http.Transport {
 	r.t.Helper()
 	cert, roots := certificate(r.t)
-	ln := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
-	var protocols http.Protocols
-	protocols.SetHTTP2(true)
-	web := &http.Server{Handler: r.server.Handler(), Protocols: &protocols,
-		TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}}}
-	transport := r.serve2(web, ln, func() error { return web.ServeTLS(TLSListener(ln), "", "") }, between)
+	web := &http.Server{Handler: r.server.Handler(), TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}}}
+	dial := r.listen2(web, func(ln net.Listener) error { return web.ServeTLS(TLSListener(ln), "", "") })
+	transport := r.over2(dial, between)
 	transport.TLSClientConfig = &tls.Config{RootCAs: roots}
+	transport.Protocols = new(http.Protocols)
+	transport.Protocols.SetHTTP2(true)
 	return transport
 }
 
-func (r *rig) serve2(web *http.Server, ln *pipeListener, serve func() error, between func(net.Conn) net.Conn) *http.Transport {
+// serve2 has r's server speak HTTP/2 over net.Pipe, beside what it does, and returns
+// how to reach it.
+func (r *rig) serve2() (dial func() (net.Conn, error)) {
+	r.t.Helper()
+	web := &http.Server{Handler: r.server.Handler(), Protocols: new(http.Protocols)}
+	web.Protocols.SetUnencryptedHTTP2(true)
+	return r.listen2(web, web.Serve)
+}
+
+func (r *rig) listen2(web *http.Server, serve func(net.Listener) error) (dial func() (net.Conn, error)) {
 	r.t.Helper()
 	r.server.SetHTTP2(web)
+	ln := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
 	var served sync.WaitGroup
-	served.Go(func() { _ = serve() })
+	served.Go(func() { _ = serve(ln) })
+	r.t.Cleanup(func() {
+		_ = web.Close()
+		served.Wait()
+	})
+	return ln.dial
+}
+
+// over2 returns what speaks HTTP/2 in the clear over what dial returns.
+func (r *rig) over2(dial func() (net.Conn, error), between func(net.Conn) net.Conn) *http.Transport {
+	r.t.Helper()
 	transport := &http.Transport{
-		Protocols: web.Protocols,
+		Protocols: new(http.Protocols),
 		DialContext: func(context.Context, string, string) (net.Conn, error) {
-			nc, err := ln.dial()
+			nc, err := dial()
 			if err != nil {
 				return nil, err
 			}
 			return between(nc), nil
 		},
 	}
-	r.t.Cleanup(func() {
-		transport.CloseIdleConnections()
-		_ = web.Close()
-		served.Wait()
-	})
+	transport.Protocols.SetUnencryptedHTTP2(true)
+	r.t.Cleanup(transport.CloseIdleConnections)
 	return transport
 }
 
