@@ -33,12 +33,17 @@ func niConstantly(do string, n int, takes ...niOp) (ops [][]niOp) {
 	return ops
 }
 
-// niWorlds are those of TestNonInterferenceOfEach: B is another tenant, and the
-// same one in another env.
+// niWorlds are those of TestNonInterferenceOfEach: B is another tenant, the same
+// one in another env, Tenant-0.
 var niWorlds = []niScript{
 	{foe: 0, window: 0},
 	{foe: 1, window: 1, disk: true, http2: [2]bool{true, true}},
+	{foe: 6, window: 1, disk: true, http2: [2]bool{true, false}},
 }
+
+// niOfRank is what might be more for Tenant-0 than for other tenants. The rest would
+// take too long.
+var niOfRank = append([]string{"flag", "flags", "revoke", "members", "bad"}, niHostile...)
 
 // TestNonInterferenceOfEach has B do one thing all the time, for each thing that
 // there is, while A is at work: what chance would find seldom.
@@ -56,6 +61,9 @@ func TestNonInterferenceOfEach(t *testing.T) {
 		alone, _ := s.play(t, false)
 		foe := niFoes[s.foe]
 		for _, do := range slices.Sorted(maps.Keys(does)) {
+			if foe.tenant == "t_0" && !slices.Contains(niOfRank, do) {
+				continue
+			}
 			t.Run(fmt.Sprintf("%s by %s in %s", do, foe.tenant, foe.env), func(t *testing.T) {
 				s.slow, s.b = strings.HasPrefix(do, "p"), does[do]
 				if wrong := s.beside(t, alone); wrong != "" {

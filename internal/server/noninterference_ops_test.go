@@ -280,14 +280,18 @@ func (op niOp) place() string {
 	return "&thread_id=" + op.thread()
 }
 
-// flag sets or unsets a flag.
+// flag sets or unsets a flag. What Tenant-0's owner sets in A's env, or unsets, is
+// A's too, as it is meant to be; there it is of no value that a flag may have.
 func (p *niParty) flag(op niOp, more string) {
 	name := []string{"ws_enabled", "sse_enabled", "gesture_fanout", "gesture_rate", "replay"}[op.n%5]
 	value := strconv.FormatBool(op.m%4 != 0)
 	if name == "gesture_rate" {
 		value = []string{"1", "5", "30"}[op.m%3]
 	}
-	if op.m > 8 {
+	switch {
+	case p.isPlatform() && op.actor == 0:
+		value = `"none"`
+	case op.m > 8:
 		p.do(op, "DELETE", p.query(twinrail.PathFlags+"/"+name), "")
 		return
 	}

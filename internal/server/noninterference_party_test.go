@@ -43,6 +43,9 @@ func newNIParty(w *niWorld, tenant, env, mark string) *niParty {
 	return p
 }
 
+// isPlatform reports whether p is Tenant-0, in the env that A is in.
+func (p *niParty) isPlatform() bool { return p.tenant == "t_0" && p.env == p.w.a.env }
+
 // mint gives the actor a new token, with a jti that both tenants have.
 func (p *niParty) mint(actor int, life time.Duration) {
 	p.mu.Lock()

@@ -31,6 +31,8 @@ var niFoes = []struct{ tenant, env string }{
 	{"t_acm", "dev"},   // and it of A's
 	{"t_0_", "dev"},    // nearly the platform's
 	{"t_acme_dev", "staging"},
+	{"t_0", "dev"},  // the platform's, but that it changes no default
+	{"t_0", "prod"}, // and in another env, where it may
 }
 
 // niWindows are what the hub holds of each stream: nothing, so that every

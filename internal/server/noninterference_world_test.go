@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/twinrail/twinrail"
 	"github.com/twinrail/twinrail/internal/auth"
 	"github.com/twinrail/twinrail/internal/auth/authtest"
 	"github.com/twinrail/twinrail/internal/feature"
@@ -65,6 +66,10 @@ func newNIWorld(t *testing.T, s niScript) *niWorld {
 		if speaks {
 			p.transport = newNITransport(r, p, dial)
 		}
+	}
+	if w.b.isPlatform() {
+		// Its gestures flow by a default, which it has set before A does anything.
+		w.b.do(niOp{}, "PUT", w.b.query(twinrail.PathFlags+"/gesture_fanout"), `{"value":true}`)
 	}
 	return w
 }
