@@ -36,6 +36,7 @@ func (c *publishCmd) Run(p *process) error {
 		return err
 	}
 	defer remote.Close()
+	out := outlet{p.ctx, p.stdout}
 	expected := c.ExpectedSeq
 	inputs := readEvents(p.ctx, p.stdin)
 	for n := 1; ; n++ {
@@ -62,8 +63,8 @@ func (c *publishCmd) Run(p *process) error {
 		if err != nil {
 			return err
 		}
-		if _, err := fmt.Fprintf(p.stdout, "%s\n", line); err != nil {
-			return err
+		if _, err := fmt.Fprintf(out, "%s\n", line); err != nil {
+			return fmt.Errorf("event %d was published, and nobody took its result: %w", n, err)
 		}
 		if expected != nil {
 			expected = &results[0].Seq
