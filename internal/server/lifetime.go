@@ -10,7 +10,8 @@ const (
 	farewellTime = time.Second
 	// stuckTime is how long an HTTP/2 connection then has to take that the stream is
 	// cut off. It has others', too, and may only be slow; but one that takes nothing
-	// keeps all its streams.
+	// keeps all its streams. The two look the same for as long as the system's buffers
+	// have no room: with some megabytes in them, for seconds at 400 KB/s.
 	stuckTime = 4 * time.Second
 )
 

@@ -204,7 +204,7 @@ func (s *h2stream) write(ctx context.Context, w http.ResponseWriter, rc *http.Re
 
 // cutOff ends a stream's write, which is over when done is closed. To that end
 // net/http writes a frame, ahead of all that any stream has to say: a connection on
-// which that does not get through takes nothing, and is closed.
+// which that does not get through takes nothing, or next to nothing, and is closed.
 func cutOff(ctx context.Context, rc *http.ResponseController, done <-chan struct{}) {
 	_ = rc.SetWriteDeadline(time.Unix(1, 0))
 	nc, ok := ctx.Value(connKey{}).(net.Conn)
