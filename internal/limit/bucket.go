@@ -63,8 +63,9 @@ func (b *Bucket) give(c Cost) {
 	}
 }
 
-// takes returns how long n take to come back. It is rounded down, so that a burst
-// taken one by one is no more than a burst.
+// takes returns how long n take to come back. It is rounded down, so that all of a
+// burst is there one by one. What is taken so is up to a nanosecond each too cheap: at
+// a million a second, that is a thousandth.
 func (r Rate) takes(n int) int64 {
 	return int64(float64(n) * float64(time.Second) / r.PerSecond)
 }
