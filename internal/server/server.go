@@ -165,6 +165,7 @@ func (s *Server) handle(m methods) http.Handler {
 		id, trace := auth.RequestID(r), auth.Traceparent(r)
 		w.Header().Set("X-Request-Id", id)
 		w.Header().Set("Traceparent", trace)
+		w.Header().Set("X-Content-Type-Options", "nosniff") // what clients wrote is in it unescaped
 		if s.cors(w, r, m) {
 			return
 		}
