@@ -13,3 +13,9 @@ func (s *Store) Held() (tenants, turns int) {
 
 // Current returns what Flags is of the snapshot that there is now, for ever.
 func (s *Store) Current() func(tenant, env string) Flags { return s.current.Load().flags }
+
+// Lock has the store locked, as it is by who changes something, until unlock.
+func (s *Store) Lock() (unlock func()) {
+	s.mu.Lock()
+	return s.mu.Unlock
+}

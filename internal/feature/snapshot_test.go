@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/twinrail/twinrail/internal/feature"
 )
@@ -18,6 +19,24 @@ func TestFlagsDoNotAllocate(t *testing.T) {
 		if n := testing.AllocsPerRun(100, func() { flags = r.s.Flags(at[0], at[1]) }); n != 0 {
 			t.Errorf("the flags of %s in %s, %+v, are %v allocations", at[0], at[1], flags, n)
 		}
+	}
+}
+
+// A reader waits for nobody who changes something.
+func TestFlagsTakeNoLock(t *testing.T) {
+	r := newRig(t)
+	r.set("t_acme", "dev", "replay", "false")
+	unlock := r.s.Lock()
+	defer unlock()
+	read := make(chan feature.Flags, 1)
+	go func() { read <- r.s.Flags("t_acme", "dev") }()
+	select {
+	case flags := <-read:
+		if flags.Replay {
+			t.Errorf("the flags are %+v", flags)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("a reader waits for the store's lock")
 	}
 }
 

@@ -174,7 +174,7 @@ func TestTableFails(t *testing.T) {
 	if now := r.list("t_acme", "dev"); !slices.Equal(now, list) || len(r.told) != told {
 		t.Errorf("now there is %q, and was %q; told of %q", now, list, r.told[told:])
 	}
-	if logged := r.log.String(); strings.Count(logged, "the disk is full") != 4 || strings.Contains(logged, "flag changed") {
+	if logged := r.log.String(); strings.Count(logged, "the disk is full") != 4 || strings.Count(logged, `"request_id":"req-7"`) != 4 || strings.Contains(logged, "flag changed") {
 		t.Errorf("logged is %s", logged)
 	}
 	r.onWrite(nil)
