@@ -10,6 +10,7 @@ import (
 
 	"github.com/twinrail/twinrail"
 	"github.com/twinrail/twinrail/internal/auth/authtest"
+	"github.com/twinrail/twinrail/internal/hub"
 )
 
 func gesture(kind, routing, data string) string {
@@ -59,6 +60,9 @@ func TestGesture(t *testing.T) {
 		if b := plain.want("commit"); b.id != last.Cursor {
 			t.Errorf("who asks for commits alone is told %q", b.raw)
 		}
+		if n := r.metric(`twinrail_events_published_total{channel="gesture"}`); n != 2 {
+			t.Errorf("%v gestures are counted, want 2", n)
+		}
 	})
 }
 
@@ -88,6 +92,50 @@ func TestGestureFlag(t *testing.T) {
 		c.want("commit")
 		late.want("commit")
 	})
+}
+
+// TestGesturesSwitchedOff has a stream owe its client a gesture when they are switched
+// off: it is not told of it any more.
+func TestGesturesSwitchedOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newBubbleRig(t)
+		r.setFlag("gesture_fanout", "true")
+		c := r.tail(gesturePath)
+		c.open()
+		c.toLive()
+		r.post(`{"events":[` + gesture("pointer", "", "1") + `]}`)
+		c.want("gesture")
+		r.post(`{"events":[` + gesture("pointer", "", "2") + `]}`) // for the next round
+		r.setFlag("gesture_fanout", "false")
+		time.Sleep(2 * hub.GestureInterval)
+		r.commits(0, 1)
+		c.want("commit")
+	})
+}
+
+// TestGestureOfEndedCredential: over an open WebSocket, too, a gesture takes a
+// credential that is still good.
+func TestGestureOfEndedCredential(t *testing.T) {
+	for code, end := range credentialEnds {
+		synctest.Test(t, func(t *testing.T) {
+			r := newBubbleRig(t)
+			r.setFlag("gesture_fanout", "true")
+			ac, err := r.issuer.Principal(authtest.ExpiresIn(shortLife)).Enter(twinrail.Routing{
+				TenantID: "t_acme", Env: "dev", WorkspaceID: "w1", ProjectID: "p1", AppID: "studio"}, "req-1", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			request := publishBody{Events: []incoming{{NewEvent: twinrail.NewEvent{Channel: twinrail.Gesture, Type: "pointer",
+				Routing: &twinrail.Routing{CanvasID: "c1"}, Data: []byte("1")}}}}
+			if _, err := r.server.gesture(ac, &request); err != nil {
+				t.Fatal(err)
+			}
+			end(r)
+			if _, err := r.server.gesture(ac, &request); twinrail.CodeOf(err) != code {
+				t.Errorf("the answer is %v, want %s", err, code)
+			}
+		})
+	}
 }
 
 // TestGestureHoldsUpNoCommit: a commit is not gathered behind gestures that went
@@ -151,30 +199,46 @@ func TestGestureAudience(t *testing.T) {
 	})
 }
 
+// TestGestureRefused: of a request that is refused nobody is told anything.
 func TestGestureRefused(t *testing.T) {
-	r := newRig(t)
-	r.setFlag("gesture_fanout", "true")
-	g := gesture("pointer", "", "1")
-	for body, c := range map[string]struct {
-		code  twinrail.Code
-		field string
-	}{
-		`{"events":[` + g + `],"expected_seq":0}`:                          {twinrail.CodeBadRequest, "expected_seq"},
-		`{"events":[` + g + `,` + commit(1) + `]}`:                         {twinrail.CodeBadRequest, "events[1].channel"},
-		`{"events":[` + commit(1) + `,` + g + `]}`:                         {twinrail.CodeBadRequest, "events[1].channel"},
-		`{"events":[{"id":"x",` + g[1:] + `]}`:                             {twinrail.CodeBadRequest, "events[0].id"},
-		`{"events":[` + gesture("No", "", "1") + `]}`:                      {twinrail.CodeBadRequest, "events[0].type"},
-		`{"events":[` + strings.Repeat(g+",", 30) + g + `]}`:               {twinrail.CodeBadRequest, "events"},
-		`{"events":[` + g + `,` + strings.Replace(g, "c1", "c2", 1) + `]}`: {twinrail.CodeBadRequest, "events[1].routing"},
-	} {
-		if p := problemOf(t, r.post(body), c.code); p.Field != c.field {
-			t.Errorf("%.80s: field %q, want %q", body, p.Field, c.field)
+	synctest.Test(t, func(t *testing.T) {
+		r := newBubbleRig(t, func(o *Options) { o.MaxEvent = 100 })
+		r.setFlag("gesture_fanout", "true")
+		told := r.tail(gesturePath)
+		told.open()
+		told.toLive()
+		g := gesture("pointer", "", "1")
+		for body, c := range map[string]struct {
+			code  twinrail.Code
+			field string
+		}{
+			`{"events":[` + g + `],"expected_seq":0}`:                                                {twinrail.CodeBadRequest, "expected_seq"},
+			`{"events":[` + g + `,` + commit(1) + `]}`:                                               {twinrail.CodeBadRequest, "events[1].channel"},
+			`{"events":[` + commit(1) + `,` + g + `]}`:                                               {twinrail.CodeBadRequest, "events[1].channel"},
+			`{"events":[{"id":"x",` + g[1:] + `]}`:                                                   {twinrail.CodeBadRequest, "events[0].id"},
+			`{"events":[` + gesture("No", "", "1") + `]}`:                                            {twinrail.CodeBadRequest, "events[0].type"},
+			`{"events":[` + strings.Repeat(g+",", 30) + g + `]}`:                                     {twinrail.CodeBadRequest, "events"},
+			`{"events":[` + g + `,` + strings.Replace(g, "c1", "c2", 1) + `]}`:                       {twinrail.CodeBadRequest, "events[1].routing"},
+			`{"events":[` + g + `,` + gesture("pointer", "", `"`+strings.Repeat("x", 99)+`"`) + `]}`: {twinrail.CodeTooLarge, "events[1].data"},
+		} {
+			if p := problemOf(t, r.post(body), c.code); p.Field != c.field {
+				t.Errorf("%.80s: field %q, want %q", body, p.Field, c.field)
+			}
 		}
-	}
-	viewer := r.issuer.Token(authtest.Grants(twinrail.Grant{WorkspaceID: "*", ProjectID: "*", AppID: "*", CanvasID: "*", Can: []string{"gesture:read", "commit:*"}}))
-	problemOf(t, r.do("POST", publishPath, `{"events":[`+g+`]}`, as(viewer)), twinrail.CodeNotFound)
-	problemOf(t, r.do("GET", gesturePath, "", as(r.issuer.Token(authtest.Grants(
-		twinrail.Grant{WorkspaceID: "*", ProjectID: "*", AppID: "*", CanvasID: "*", Can: []string{"gesture:write", "commit:read"}})))), twinrail.CodeNotFound)
+		viewer := r.issuer.Token(authtest.Grants(twinrail.Grant{WorkspaceID: "*", ProjectID: "*", AppID: "*", CanvasID: "*", Can: []string{"gesture:read", "commit:*"}}))
+		problemOf(t, r.do("POST", publishPath, `{"events":[`+g+`]}`, as(viewer)), twinrail.CodeNotFound)
+		problemOf(t, r.do("GET", gesturePath, "", as(r.issuer.Token(authtest.Grants(
+			twinrail.Grant{WorkspaceID: "*", ProjectID: "*", AppID: "*", CanvasID: "*", Can: []string{"gesture:write", "commit:read"}})))), twinrail.CodeNotFound)
+		r.setFlag("gesture_rate", "1")
+		if resp := r.post(`{"events":[` + g + `]}`); resp.status != http.StatusOK {
+			t.Fatalf("%d %s", resp.status, resp.body)
+		}
+		told.want("gesture")
+		problemOf(t, r.post(`{"events":[`+gesture("late", "", "1")+`]}`), twinrail.CodeRateLimited)
+		time.Sleep(2 * hub.GestureInterval)
+		r.commits(0, 1)
+		told.want("commit")
+	})
 }
 
 // TestGestureRate has two actors gesture for a minute, one of them too fast: what

@@ -311,6 +311,7 @@ func TestWSErrorsKeepConnection(t *testing.T) {
 		"join no channel":      {`"op":"join","sub":"b","routing":{"thread_id":"th1"},"channels":["x"]`, twinrail.CodeBadRequest, "channels"},
 		"leave nothing":        {`"op":"leave","sub":"b"`, twinrail.CodeBadRequest, "sub"},
 		"publish nothing":      {`"op":"publish"`, twinrail.CodeBadRequest, "events"},
+		"publish an artifact":  {`"op":"publish","events":[` + artifact(1, `"audit"`) + `]`, twinrail.CodeWrongRail, "events[0].channel"},
 		"publish a commit":     {`"op":"publish","events":[` + commit(1) + `]`, twinrail.CodeWrongRail, "events[0].channel"},
 		"publish unfounded":    {`"op":"publish","expected_seq":7,"events":[` + chat(1) + `]`, twinrail.CodeSeqConflict, "expected_seq"},
 		"publish elsewhere":    {`"op":"publish","events":[{"channel":"chat","type":"t","routing":{"thread_id":"th2"},"data":1}]`, twinrail.CodeNotFound, "events[0]"},
