@@ -76,7 +76,25 @@ func TestPublishBytes(t *testing.T) {
 		if whole := event(4096 - 90); len(whole) > 4096 || !passes(t, "bytes", a.ask("POST", publishPath, whole)) {
 			t.Errorf("after a rest, a body of %d bytes is refused", len(whole))
 		}
+		// Retry-After is in whole seconds, and there are enough of them.
+		resp := a.ask("POST", publishPath, event(3500)) // which are there in 3.4 s
+		if passes(t, "bytes", resp) || resp.header.Get("Retry-After") != "4" {
+			t.Errorf("%d, Retry-After %q", resp.status, resp.header.Get("Retry-After"))
+		}
+		time.Sleep(4 * time.Second)
+		if !passes(t, "bytes", a.ask("POST", publishPath, event(3500))) {
+			t.Error("refused when it had been told to come again")
+		}
 	})
+}
+
+// TestPublishSize: what a publisher makes as long as it likes counts, of all events.
+func TestPublishSize(t *testing.T) {
+	event := incoming{NewEvent: twinrail.NewEvent{ID: "1", Type: "22", To: []string{"333", "4444"}, Data: []byte(`"555"`)}}
+	request := publishBody{Events: []incoming{event, event}}
+	if n := request.size(); n != 2*(1+2+3+4+5) {
+		t.Errorf("a publish counts as %d bytes", n)
+	}
 }
 
 // TestRefusedPublishTakesNothing: what is wrong in another way is answered with

@@ -152,7 +152,8 @@ func (j *boundless) Bounds(ctx context.Context, r auth.Reader) (journal.Bounds, 
 // TestFailedConnectionHoldsNoPlace fails right before the connection is there.
 func TestFailedConnectionHoldsNoPlace(t *testing.T) {
 	j := &boundless{Journal: journal.NewMemory(journal.MemoryOptions{})}
-	r := newRig(t, func(o *Options) { o.MaxConnections, o.Journal = 1, j })
+	sessions := new(failingTable)
+	r := newRig(t, func(o *Options) { o.MaxConnections, o.Journal, o.Sessions = 1, j, sessions })
 	for range 3 {
 		for _, path := range []string{canvasPath, wsPath} {
 			req := httptest.NewRequest("GET", path, nil)
@@ -164,8 +165,11 @@ func TestFailedConnectionHoldsNoPlace(t *testing.T) {
 			}
 		}
 		j.now = true
+		sessions.fails.Store(true)
 		problemOf(t, r.get(canvasPath), twinrail.CodeUnavailable)
+		problemOf(t, r.do("GET", wsPath, "", append(as(r.token), handshakeHeader...)), twinrail.CodeUnavailable)
 		j.now = false
+		sessions.fails.Store(false)
 	}
 	r.peer()
 	problemOf(t, r.get(canvasPath), twinrail.CodeLimitExceeded)

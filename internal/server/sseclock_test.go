@@ -62,6 +62,29 @@ func TestSSEHeartbeatCarriesID(t *testing.T) {
 	})
 }
 
+// TestSSEHeartbeatOfKinds: an artifact of a kind that was not asked for is one for
+// others; a gesture is no place to come back to.
+func TestSSEHeartbeatOfKinds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newBubbleRig(t)
+		r.setFlag("gesture_fanout", "true")
+		c := r.tail(canvasPath + "&channels=commit,artifact,gesture&kinds=audit")
+		c.open()
+		c.toLive()
+		r.publish(artifact(1, `"audit"`))
+		c.event()
+		last := r.publish(artifact(2, `"preview"`))[0]
+		if b := c.next(); b.raw != ":\nid: "+last.Cursor+"\n\n" {
+			t.Errorf("got %q, want a comment with the id %s", b.raw, last.Cursor)
+		}
+		r.post(`{"events":[` + gesture("pointer", "", "1") + `]}`)
+		c.want("gesture")
+		if b := c.next(); b.raw != ":\n\n" {
+			t.Errorf("got %q, want a comment alone", b.raw)
+		}
+	})
+}
+
 func TestSSECredentialEnds(t *testing.T) {
 	for life, wait := range map[time.Duration]time.Duration{100 * time.Second: 70 * time.Second, 20 * time.Second: 0} {
 		synctest.Test(t, func(t *testing.T) {
