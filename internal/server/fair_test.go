@@ -18,6 +18,7 @@ import (
 	"github.com/twinrail/twinrail/internal/auth"
 	"github.com/twinrail/twinrail/internal/auth/authtest"
 	"github.com/twinrail/twinrail/internal/journal"
+	"github.com/twinrail/twinrail/internal/table"
 )
 
 // TestTenantsTakeTurns has links become ready, and taken, at random: each tenant
@@ -380,6 +381,70 @@ func TestJournalIsShared(t *testing.T) {
 			t.Errorf("%d shares are left", n)
 		}
 	})
+}
+
+// busyTable counts what is under way.
+type busyTable struct {
+	failingTable
+	puts    gate
+	putting atomic.Int32
+}
+
+func (t *busyTable) Put(key string, value []byte, d table.Durability) error {
+	t.putting.Add(1)
+	defer t.putting.Add(-1)
+	t.puts.pass()
+	return t.failingTable.Put(key, value, d)
+}
+
+// TestOpeningsAreShared has a tenant open connections faster than that goes, on
+// either rail: so many are under way, and another tenant's goes on.
+func TestOpeningsAreShared(t *testing.T) {
+	for rail, c := range map[twinrail.Rail]struct {
+		path string // of what is refused once it is opened
+		want int
+	}{
+		twinrail.RailSSE: {canvasPath + "&on_reset=fail&cursor=x", http.StatusGone},
+		twinrail.RailWS:  {wsPath, http.StatusServiceUnavailable},
+	} {
+		t.Run(string(rail), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				j, sessions := &busyJournal{heldJournal: newHeldJournal()}, new(busyTable)
+				r := newBubbleRig(t, func(o *Options) { o.Journal, o.Sessions = j, sessions })
+				sessions.fails.Store(true)
+				var wg sync.WaitGroup
+				open := func(who caller) {
+					wg.Go(func() {
+						resp := r.do("GET", who.at(c.path), "", append(as(who.token), handshakeHeader...))
+						if resp.status != c.want {
+							t.Errorf("%d %s", resp.status, resp.body)
+						}
+					})
+				}
+				busy, quiet := r.caller("t_acme", "dev"), r.caller("t_other", "dev")
+				open(quiet) // so that neither is alone
+				wg.Wait()
+				goOn := []func(){j.bounds.close(), sessions.puts.close()}
+				for range 2 * openings() {
+					open(busy)
+				}
+				synctest.Wait()
+				underWay := func() int { return int(j.reading.Load() + sessions.putting.Load()) }
+				if n := underWay(); n != openings() {
+					t.Errorf("%d connections of a tenant are being opened, want %d", n, openings())
+				}
+				open(quiet)
+				synctest.Wait()
+				if n := underWay(); n != openings()+1 {
+					t.Errorf("%d connections are being opened, want another tenant's among them", n)
+				}
+				for _, goes := range goOn {
+					goes()
+				}
+				wg.Wait()
+			})
+		})
+	}
 }
 
 // TestLoneTenant: who publishes alone is not held to the share that it has beside

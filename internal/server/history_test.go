@@ -267,3 +267,12 @@ func TestHistoryOvertaken(t *testing.T) {
 		}
 	}
 }
+
+// TestLargePageIsNotKept: what is kept for the next page has a bound.
+func TestLargePageIsNotKept(t *testing.T) {
+	s := new(Server)
+	s.recycle(&history{events: make([]byte, historyKept+1)})
+	if h, ok := s.pages.Get().(*history); ok {
+		t.Errorf("%d bytes are kept", cap(h.events))
+	}
+}

@@ -2,9 +2,13 @@ package server
 
 import (
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
+
+	"github.com/twinrail/twinrail"
 )
 
 // TestWindowBudget has subscribers of more streams than the budget holds: the
@@ -48,5 +52,50 @@ func TestWindowBudget(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestWritesAreBounded has subscribers far behind, whose events are in memory, and on
+// the journal: a connection holds no more of them at a time than one write takes.
+func TestWritesAreBounded(t *testing.T) {
+	const size, events = 4 << 10, 100
+	for _, window := range []int{-1, 1 << 20} {
+		for _, rail := range []twinrail.Rail{twinrail.RailSSE, twinrail.RailWS} {
+			t.Run(fmt.Sprintf("%s with a window of %d", rail, window), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					r := newBubbleRig(t, func(o *Options) { o.Window = window })
+					hot, thread := r.tail(canvasPath), r.peer() // which keep the windows
+					hot.open()
+					hot.toLive()
+					first := thread.subscribe(subA)
+					canvas := r.commits(0, 1)
+					for range events {
+						data := `"` + strings.Repeat("x", size) + `"`
+						r.publish(strings.Replace(commit(1), `"data":1`, `"data":`+data, 1))
+						r.publish(strings.Replace(chat(1), `"data":1`, `"data":`+data, 1))
+					}
+					synctest.Wait()
+					var nc net.Conn
+					if rail == twinrail.RailSSE {
+						nc = r.tail(canvasPath + "&cursor=" + canvas.Cursor).nc
+					} else {
+						p := r.peer()
+						p.say(`{"op":"join","sub":"a","routing":{"thread_id":"th1"},"after":"%s"}`, first.Cursor)
+						nc = p.nc
+					}
+					buf := make([]byte, 1<<20)
+					_ = nc.SetReadDeadline(time.Now().Add(patience))
+					for got := 0; got < size*(events-10); {
+						n, err := nc.Read(buf)
+						if err != nil {
+							t.Fatal(err)
+						}
+						if got += n; n > gatherLimit+2*size {
+							t.Fatalf("%d bytes are written at once", n)
+						}
+					}
+				})
+			})
+		}
 	}
 }
