@@ -62,7 +62,7 @@ type serveCmd struct {
 	PublishRate    int           `help:"How many events it publishes in a second at most, and apart from them gestures; 0 for any number." default:"50000"`
 	PublishBytes   byteSize      `help:"How many bytes of events it publishes in a second at most, and apart from them of gestures; 0 for any number." default:"64MiB"`
 	ChangeRate     int           `help:"How many cookie sessions its members open and end in a second at most, and apart from them revocations and changes of flags; 0 for any number." default:"200"`
-	MaxBodies      byteSize      `help:"How many bytes of request bodies it has at most while they are read; 0 for any number." default:"64MiB"`
+	MaxBodies      byteSize      `help:"How many bytes of request bodies and WebSocket messages it has at most while they are read; 0 for any number." default:"64MiB"`
 	FrameRate      int           `help:"How many frames a WebSocket sends in a second at most; 0 for any number." default:"1000"`
 	MaxLateness    time.Duration `help:"How late input may be noticed before tenants that always have requests in line are slowed beside others; 0 slows nobody." default:"200us"`
 

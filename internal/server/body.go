@@ -63,16 +63,63 @@ func (s *Server) countBody(w http.ResponseWriter, r *http.Request, ac *auth.Cont
 func (b *countedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.read += int64(n)
-	held := b.share.bodies.Add(int64(n))
-	// One alone may be of any size that a body may have.
-	if most := int64(b.server.opts.MaxBodies); most >= 0 && held > most && held > b.read {
+	if over := b.server.takeBody(b.share, n, b.read); over != nil {
 		b.close() // or net/http would wait for the rest before it answers
-		return n, b.server.over(twinrail.CodeLimitExceeded, limitBodies, defaultRetryAfter, "a tenant has at most %d bytes of request bodies under way", most)
+		return n, over
 	}
 	return n, err
+}
+
+// takeBody takes n bytes more of what the tenant of sh may have under way, with which
+// they are own of one body or message. They are taken even where it is refused, until
+// all own are given back. One alone may be of any size that it may have.
+func (s *Server) takeBody(sh *share, n int, own int64) error {
+	held, most := sh.bodies.Add(int64(n)), int64(s.opts.MaxBodies)
+	if most < 0 || held <= most || held <= own {
+		return nil
+	}
+	return s.over(twinrail.CodeLimitExceeded, limitBodies, defaultRetryAfter, "a tenant has at most %d bytes of request bodies and messages under way", most)
 }
 
 func (b *countedBody) done() {
 	b.share.bodies.Add(-b.read)
 	b.server.engine.shares.leave(b.share)
+}
+
+// heldPayload is a frame's payload that is not all there yet: what has come of it
+// counts as the tenant's like a request's body, until the message is whole.
+type heldPayload struct {
+	io.Reader
+	conn *wsConn
+}
+
+func (p heldPayload) Read(b []byte) (int, error) {
+	n, err := p.Reader.Read(b)
+	if over := p.conn.hold(n); over != nil {
+		return n, over
+	}
+	return n, err
+}
+
+// hold counts n bytes more of the message under way.
+func (c *wsConn) hold(n int) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.link.ended.Load() {
+		return errEnded // and nobody would give them back
+	}
+	c.held += int64(n)
+	return c.server.takeBody(c.link.share, n, c.held)
+}
+
+// letGo gives back what the message under way held.
+func (c *wsConn) letGo() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.letGoLocked()
+}
+
+func (c *wsConn) letGoLocked() {
+	c.link.share.bodies.Add(-c.held)
+	c.held = 0
 }

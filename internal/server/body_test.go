@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/gobwas/ws"
+
 	"github.com/twinrail/twinrail"
 )
 
@@ -96,5 +98,78 @@ func TestBodiesLimit(t *testing.T) {
 		a.upload(len(body), start)
 		synctest.Wait()
 		problemOf(t, a.ask("POST", publishPath, body), twinrail.CodeLimitExceeded)
+	})
+}
+
+// TestMessagesUnderWayLimit is TestBodiesLimit for the messages of WebSockets, in one
+// frame and in several, which count with the bodies.
+func TestMessagesUnderWayLimit(t *testing.T) {
+	const size = 4000
+	message := fmt.Sprintf("%-*s", size, `{"op":"publish","events":[`+chat(1)+`]}`)
+	whole := text(message)
+	parts := [][]byte{frame(false, ws.OpText, []byte(message[:size-1])), frame(true, ws.OpContinuation, []byte(message[size-1:]))}
+	synctest.Test(t, func(t *testing.T) {
+		r := newBubbleRig(t, func(o *Options) { o.MaxFrame, o.MaxBody, o.MaxBodies = size, size, 3*size-4 })
+		a := r.caller("t_acme", "dev")
+		first, second, small := a.peer(), a.peer(), a.peer()
+		first.write(parts[0])
+		second.write(whole[:len(whole)-1])
+		synctest.Wait()
+		for _, begun := range [][]byte{parts[0], whole[:len(whole)-1]} {
+			p := a.peer()
+			p.write(begun)
+			if f := p.fails(twinrail.CodeLimitExceeded, 4100); f.Field != "bodies" || f.RetryAfterMS != 1000 {
+				t.Errorf("%+v", f)
+			}
+		}
+		problemOf(t, a.ask("POST", publishPath, message), twinrail.CodeLimitExceeded)
+		if n := r.limited("bodies"); n != 3 {
+			t.Errorf("%v refusals counted, want 3", n)
+		}
+		small.say(`{"op":"ping"}`)
+		small.want(twinrail.OpPong)
+		for _, other := range []caller{r.caller("t_other", "dev"), r.caller("t_acme", "prod")} {
+			p := other.peer()
+			p.write(parts[0])
+			p.write(parts[1])
+			p.want(twinrail.OpAck)
+		}
+		first.write(parts[1])
+		first.want(twinrail.OpAck)
+		second.cut()
+		synctest.Wait()
+		for range 2 { // there is room again, for as many
+			both := []*peer{a.peer(), a.peer()}
+			for _, part := range parts {
+				for _, p := range both {
+					p.write(part)
+				}
+				synctest.Wait()
+			}
+			for _, p := range both {
+				p.want(twinrail.OpAck)
+			}
+		}
+		first.write(parts[0])
+		a.peer().write(whole[:len(whole)-1])
+		synctest.Wait()
+		p := a.peer()
+		p.write(parts[0])
+		p.fails(twinrail.CodeLimitExceeded, 4100)
+	})
+}
+
+// TestOneMessageUnderWay: one alone may be as large as a message may be.
+func TestOneMessageUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newBubbleRig(t, func(o *Options) { o.MaxBodies = 1 })
+		p := r.peer()
+		message := text(fmt.Sprintf("%-*s", 4000, `{"op":"ping"}`))
+		for range 3 {
+			p.write(message[:2000])
+			synctest.Wait()
+			p.write(message[2000:])
+			p.want(twinrail.OpPong)
+		}
 	})
 }

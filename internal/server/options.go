@@ -51,9 +51,9 @@ type Options struct {
 	MaxFrame int
 	// MaxBody bounds a request body in bytes. Default 8 MiB.
 	MaxBody int
-	// MaxBodies bounds the bytes of the request bodies of a tenant in one env that
-	// are being read at a time. One may be as large as MaxBody all the same. Default
-	// 64 MiB; negative is no bound.
+	// MaxBodies bounds the bytes of the request bodies and WebSocket messages of a
+	// tenant in one env that are being read at a time. One may be as large as MaxBody
+	// or MaxFrame all the same. Default 64 MiB; negative is no bound.
 	MaxBodies int
 	// ResumeWindow is how long a session of the WS rail waits for its client to
 	// come back. Default 2 min.

@@ -138,7 +138,8 @@ type wsConn struct {
 	taken   bool    // the session has another holder
 	left    bool    // the session is not held any more
 	pinging bool
-	owing   bool // a publish is under way
+	owing   bool  // a publish is under way
+	held    int64 // bytes of message that count as the tenant's
 	ending  *wsEnding
 	drained chan struct{} // closed when out was taken; nil unless somebody waits
 }
@@ -456,6 +457,7 @@ func (c *wsConn) end(cause error) {
 	c.mu.Lock()
 	joins := c.joins
 	c.joins, c.ready = nil, nil
+	c.letGoLocked()
 	c.leaveSession()
 	var ending *twinrail.End
 	if c.ending != nil && !c.ending.echo {

@@ -127,7 +127,11 @@ func (c *wsConn) readFrame(br *bufio.Reader) error {
 	if limit := int64(c.server.opts.MaxFrame); h.Length > limit-int64(len(c.message)) {
 		return twinrail.Errorf(twinrail.CodeTooLarge, "frame", "more than %d bytes", limit)
 	}
-	if c.message, err = appendPayload(c.message, br, h); err != nil {
+	var payload io.Reader = br
+	if !h.Fin || c.begun != 0 || h.Length > int64(br.Buffered()) {
+		payload = heldPayload{br, c}
+	}
+	if c.message, err = appendPayload(c.message, payload, h); err != nil {
 		return err
 	}
 	if !h.Fin {
@@ -138,6 +142,7 @@ func (c *wsConn) readFrame(br *bufio.Reader) error {
 	}
 	message := c.message
 	c.message, c.begun = nil, 0
+	c.letGo()
 	if !utf8.Valid(message) {
 		return &protocolError{ws.StatusInvalidFramePayloadData, "text that is not UTF-8"}
 	}
