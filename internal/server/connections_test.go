@@ -69,6 +69,38 @@ func (r *rig) lookAt(opts ...authtest.Option) *looked {
 	return c
 }
 
+// TestNothingStaysHot has subscribers come and go in each way: none keeps its stream in
+// memory, or its tenant.
+func TestNothingStaysHot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newBubbleRig(t)
+		rest := func(what string) {
+			t.Helper()
+			synctest.Wait()
+			if n := r.server.hub.Streams(); n != 0 {
+				t.Errorf("%s: %d streams are in use", what, n)
+			}
+		}
+		tail := r.tail(canvasPath)
+		tail.open()
+		_ = tail.nc.Close()
+		rest("an SSE stream is closed")
+		problemOf(t, r.get(canvasPath+"&on_reset=fail&cursor=x"), twinrail.CodeCursorExpired)
+		rest("one is refused for its cursor")
+		p := r.peer()
+		p.live("a")
+		p.say(`{"op":"leave","sub":"a"}`)
+		p.want(twinrail.OpLeft)
+		rest("a WebSocket leaves")
+		p.live("b")
+		p.cut()
+		rest("one is cut")
+		if n := len(r.server.connections.of); n != 0 {
+			t.Errorf("%d tenants without a connection are kept", n)
+		}
+	})
+}
+
 // TestSweepIsTheTenants changes what holds for one tenant, in each way that there
 // is: nobody looks at the connections of others.
 func TestSweepIsTheTenants(t *testing.T) {

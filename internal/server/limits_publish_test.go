@@ -1,7 +1,9 @@
 package server
 
 import (
+	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -127,6 +129,51 @@ func TestRefusedPublishTakesNothing(t *testing.T) {
 		wrong()
 		if n := r.limited("publishes"); n != 1 {
 			t.Errorf("%v refusals counted", n)
+		}
+	})
+}
+
+// stopped is a journal that stands still, until it goes on or nobody waits for it.
+type stopped struct {
+	journal.Journal
+	goesOn    chan struct{}
+	appending atomic.Int32
+}
+
+func (j *stopped) Append(ctx context.Context, recs []journal.Record, e journal.Expect) ([]journal.Result, error) {
+	j.appending.Add(1)
+	defer j.appending.Add(-1)
+	select {
+	case <-j.goesOn:
+		return j.Journal.Append(ctx, recs, e)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// TestGonePublisherHoldsItsPlace: who does not wait for the answer makes no room for
+// more of them.
+func TestGonePublisherHoldsItsPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := &stopped{Journal: journal.NewMemory(journal.MemoryOptions{}), goesOn: make(chan struct{})}
+		r := newBubbleRig(t, func(o *Options) { o.Journal = j })
+		request := publishBody{Events: []incoming{{NewEvent: twinrail.NewEvent{Channel: twinrail.Commit, Type: "t", Data: []byte("1"),
+			Routing: &twinrail.Routing{WorkspaceID: "w1", ProjectID: "p1", AppID: "studio", CanvasID: "c1"}}}}}
+		ctx, leave := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() {
+			_, err := r.server.publishAny(ctx, r.issuer.Context("t_acme", "u_1"), &request, "")
+			done <- err
+		}()
+		synctest.Wait()
+		leave()
+		synctest.Wait()
+		if n := j.appending.Load(); n != 1 {
+			t.Errorf("%d publishes are under way once the publisher has left", n)
+		}
+		close(j.goesOn)
+		if err := <-done; err != nil {
+			t.Error(err)
 		}
 	})
 }

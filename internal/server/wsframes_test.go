@@ -3,7 +3,9 @@ package server
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -232,4 +234,27 @@ func (r *rig) held() (n int) {
 		}
 	}
 	return n
+}
+
+// trickle gives a byte at a time, and keeps how much room it was given for it.
+type trickle struct{ left, room int }
+
+func (r *trickle) Read(p []byte) (int, error) {
+	r.room = max(r.room, len(p))
+	if r.left == 0 {
+		return 0, io.EOF
+	}
+	r.left--
+	return copy(p, "x"), nil
+}
+
+// TestWSPayloadTakesMemoryAsItComes: what a header announces takes none.
+func TestWSPayloadTakesMemoryAsItComes(t *testing.T) {
+	r := &trickle{left: 100}
+	if _, err := appendPayload(nil, r, ws.Header{Length: 1 << 20}); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("cut off: %v", err)
+	}
+	if r.room > 4<<10 {
+		t.Errorf("for 100 bytes there is room for %d", r.room)
+	}
 }

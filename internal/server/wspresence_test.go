@@ -14,6 +14,7 @@ import (
 
 	"github.com/twinrail/twinrail"
 	"github.com/twinrail/twinrail/internal/auth/authtest"
+	"github.com/twinrail/twinrail/internal/journal"
 )
 
 // actor returns a peer that speaks for the actor, which may do all.
@@ -360,4 +361,23 @@ func TestPresenceRefused(t *testing.T) {
 	if got := r.present(presencePath + "&canvas_id=c1&thread_id=th1&stream=thread"); got != "ann=1 bob=1" {
 		t.Errorf("with the canvas as audience: %s", got)
 	}
+}
+
+// TestFailedJoinIsNotPresent fails a join after its client has come in: it goes out
+// again, and nobody sees it there.
+func TestFailedJoinIsNotPresent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := &boundless{Journal: journal.NewMemory(journal.MemoryOptions{})}
+		r := newBubbleRig(t, func(o *Options) { o.Journal = j })
+		p := r.peer()
+		j.now = true
+		p.say(`{"op":"join","ref":"j","sub":"a","routing":{"thread_id":"th1"},"presence":1}`)
+		p.wantError(twinrail.CodeUnavailable, "j")
+		j.now = false
+		w := r.actor("u_2")
+		w.say(`{"op":"join","sub":"w",%s}`, inThread)
+		if f := w.want(twinrail.OpJoined); len(f.Members) != 0 {
+			t.Errorf("there is %+v", f.Members)
+		}
+	})
 }
