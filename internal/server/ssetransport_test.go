@@ -19,6 +19,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/twinrail/twinrail"
@@ -191,32 +192,33 @@ func TestSSEStreamsShareAConnection(t *testing.T) {
 // TestSSEOutlivesItsBacklog has a stream be quiet for longer than a write may
 // take, after a backlog that was written while waiting for the client.
 func TestSSEOutlivesItsBacklog(t *testing.T) {
-	r := newRig(t, func(o *Options) { o.WriteTimeout = 20 * time.Millisecond })
-	r.commits(0, 3)
+	const backlog = 30_000 // more than the socket's buffers take
+	// So long that a busy machine does each write of it in that.
+	r := newRig(t, func(o *Options) { o.WriteTimeout = 2 * time.Second })
+	r.store(backlog)
 	c := r.tail(canvasPath + "&cursor=earliest")
 	c.open()
 	c.toLive()
-	time.Sleep(50 * time.Millisecond)
-	r.commits(3, 4)
-	if e := c.event(); string(e.Data) != "3" {
+	time.Sleep(r.server.opts.WriteTimeout + 100*time.Millisecond)
+	r.commits(backlog, backlog+1)
+	if e := c.event(); e.Seq != backlog+1 {
 		t.Errorf("got %+v", e)
 	}
 }
 
 // TestHTTP2Quiet has a stream at rest for longer than one write may take.
 func TestHTTP2Quiet(t *testing.T) {
-	r := newRig(t, func(o *Options) { o.WriteTimeout, o.Heartbeat = 100*time.Millisecond, 200*time.Millisecond })
-	addr, config := r.secure()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	c := r.tail2(ctx, addr, config("h2"), canvasPath)
-	c.open()
-	c.toLive()
-	for range 3 {
-		if b := c.next(); !b.comment {
-			t.Fatalf("got %q, want a comment", b.raw)
+	synctest.Test(t, func(t *testing.T) {
+		r := newBubbleRig(t, func(o *Options) { o.WriteTimeout, o.Heartbeat = time.Second, 2*time.Second })
+		c := r.pipe2(canvasPath, r.token)
+		c.open()
+		c.toLive()
+		for range 3 {
+			if b := c.next(); !b.comment {
+				t.Fatalf("got %q, want a comment", b.raw)
+			}
 		}
-	}
+	})
 }
 
 // TestHTTP2ClientGone cancels streams while events rush to them: none of that is
@@ -240,16 +242,24 @@ func TestHTTP2ClientGone(t *testing.T) {
 }
 
 // TestHTTP2TooSlow has a client that takes no more than its flow control lets
-// through.
+// through: it is given up after the write timeout.
 func TestHTTP2TooSlow(t *testing.T) {
-	r := newRig(t, func(o *Options) { o.WriteTimeout = 200 * time.Millisecond })
-	addr, config := r.secure()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	r.store(30_000)
-	r.tail2(ctx, addr, config("h2"), canvasPath+"&cursor=earliest").open()
-	eventually(t, "the stream is given up", func() bool {
-		return r.metric(`twinrail_connections_closed_total{code="too_slow",rail="sse"}`) == 1
+	synctest.Test(t, func(t *testing.T) {
+		r := newBubbleRig(t, func(o *Options) { o.WriteTimeout = 7 * time.Second })
+		r.store(30_000)
+		secure := r.transport2TLS(func(nc net.Conn) net.Conn { return nc })
+		r.stream2(secure, canvasPath+"&cursor=earliest", r.token).open()
+		const closed = `twinrail_connections_closed_total{code="too_slow",rail="sse"}`
+		time.Sleep(7*time.Second - time.Millisecond)
+		synctest.Wait()
+		if r.metric(closed) != 0 {
+			t.Error("given up before the write timeout")
+		}
+		time.Sleep(2 * time.Millisecond)
+		synctest.Wait()
+		if r.metric(closed) != 1 {
+			t.Error("not given up after the write timeout")
+		}
 	})
 }
 
@@ -275,7 +285,8 @@ func (r *rig) store(n int) {
 func TestSSESlowReader(t *testing.T) {
 	for window, backlog := range map[int]int{-1: 5_000, 64 << 10: 50_000, 1 << 20: 5_000} {
 		t.Run("window "+strconv.Itoa(window), func(t *testing.T) {
-			r := newRig(t, func(o *Options) { o.Window = window })
+			// One is not read while the other is, and a busy machine takes its time.
+			r := newRig(t, func(o *Options) { o.Window, o.WriteTimeout = window, time.Hour })
 			slow := r.tail(canvasPath)
 			slow.open()
 			slow.toLive()
