@@ -202,7 +202,8 @@ func TestTLSUnasked(t *testing.T) {
 // TestTLSTooSlow has a client that stops to read: it is given up after the write
 // timeout, though TLS has taken all that was written.
 func TestTLSTooSlow(t *testing.T) {
-	r := newRig(t, func(o *Options) { o.WriteTimeout = 200 * time.Millisecond })
+	// The client must have read what comes before it stops.
+	r := newRig(t, func(o *Options) { o.WriteTimeout = 3 * time.Second })
 	r.dialTLS(func(*tls.Config) {})
 	r.store(40_000)
 	c := r.tail(canvasPath + "&cursor=earliest")
