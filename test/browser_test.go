@@ -71,8 +71,8 @@ func (b *browser) command(page string, members map[string]any) (json.RawMessage,
 			return nil, fmt.Errorf("%s: %s", page, l.Threw)
 		}
 		return l.Returned, nil
-	case <-time.After(30 * time.Second):
-		return nil, fmt.Errorf("%s: no answer after 30 s", page)
+	case <-time.After(patience):
+		return nil, fmt.Errorf("%s: no answer after %v", page, patience)
 	}
 }
 

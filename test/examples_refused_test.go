@@ -34,7 +34,7 @@ func TestExamplesAfterARevocation(t *testing.T) {
 	x.writeToken(exampleUser)
 	x.writeToken(exampleAgent)
 	x.network.start()
-	eventually(t, "both have joined anew", 40*time.Second, func() bool {
+	eventually(t, "both have joined anew", func() bool {
 		return strings.Count(x.pageLog(), "thread: joined") == 2 && strings.Count(x.agent.log(), `"op":"joined"`) == 2
 	})
 	for who, log := range map[string]string{"page": x.pageLog(), "agent": x.agent.log()} {
@@ -64,7 +64,7 @@ func TestExamplesWaitAsLongAsTheServerAsks(t *testing.T) {
 	x.agent = newAgent(t, "TWINRAIL_URL="+busy.URL, "TWINRAIL_TOKEN_FILE="+filepath.Join(x.tokens, exampleAgent))
 	x.agent.launch(t)
 	for _, path := range []string{twinrail.PathSession, twinrail.PathSSECanvases + "c1", twinrail.PathWS} {
-		eventually(t, "a second request to "+path, 30*time.Second, func() bool { return len(busy.seen(path)) >= 2 })
+		eventually(t, "a second request to "+path, func() bool { return len(busy.seen(path)) >= 2 })
 		if at := busy.seen(path); at[1].Sub(at[0]) < asked {
 			t.Errorf("%s was asked again after %v, before %v", path, at[1].Sub(at[0]), asked)
 		}

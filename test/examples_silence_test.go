@@ -35,21 +35,21 @@ func TestExamplesAreNotHeard(t *testing.T) {
 	x.caughtUp("before")
 	x.do(keepTalking)
 	var is bool
-	eventually(t, "the page answers a ping", 10*time.Second, func() bool { x.eval("!!globalThis.talking", &is); return is })
+	eventually(t, "the page answers a ping", func() bool { x.eval("!!globalThis.talking", &is); return is })
 	time.Sleep(3 * heartbeat) // more than it takes to give up one that is silent
 	if log := x.pageLog(); strings.Contains(log, "lost") {
 		t.Fatalf("the page has lost a connection that is well:\n%s", log)
 	}
 
 	x.network.hole(toClients)
-	eventually(t, "the page gives its silent connection up", 30*time.Second, func() bool {
+	eventually(t, "the page gives its silent connection up", func() bool {
 		return strings.Contains(x.pageLog(), "thread: lost, 1006")
 	})
 	if x.eval("talking.readyState === WebSocket.OPEN", &is); is {
 		t.Error("the page has not closed the connection that it gave up")
 	}
 	x.network.renew()
-	eventually(t, "the page has resumed", 30*time.Second, func() bool {
+	eventually(t, "the page has resumed", func() bool {
 		return strings.Contains(x.pageLog(), "thread: resumed, after the cursor")
 	})
 	x.commit()

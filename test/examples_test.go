@@ -63,7 +63,7 @@ func TestExamples(t *testing.T) {
 	x.signOut()
 	x.agent.terminate(t)
 	// The one that was killed leaves when its grace is over.
-	eventually(t, "the agent has left", 20*time.Second, func() bool { return !x.present(exampleAgent) })
+	eventually(t, "the agent has left", func() bool { return !x.present(exampleAgent) })
 }
 
 // TestExamplesLoseTheLog restarts a server that keeps nothing: the cookie, the
@@ -79,7 +79,7 @@ func TestExamplesLoseTheLog(t *testing.T) {
 	x.gateway.kill()
 	x.gateway.start()
 	x.commits, x.lines = 0, 0
-	eventually(t, "both are reset", 30*time.Second, func() bool {
+	eventually(t, "both are reset", func() bool {
 		page, agent := x.pageLog(), x.agent.log()
 		return strings.Contains(page, "canvas: reset, cursor_unknown") && strings.Contains(page, "thread: reset, cursor_unknown") &&
 			strings.Contains(agent, `{"what":"canvas reset","reason":"cursor_unknown"`) && strings.Contains(agent, `{"what":"thread reset","reason":"cursor_unknown"`)
@@ -146,7 +146,7 @@ func startExamples(t *testing.T, token []string, flags ...string) *examples {
 	x.browser.open(examplePage, origin+"/?server="+url.QueryEscape(server), nil)
 	x.agent = newAgent(t, "TWINRAIL_URL="+server, "TWINRAIL_TOKEN_FILE="+filepath.Join(x.tokens, exampleAgent))
 	x.agent.start(t)
-	eventually(t, "both are present", 20*time.Second, func() bool {
+	eventually(t, "both are present", func() bool {
 		return strings.Contains(x.text("members"), exampleAgent+` {"status":"idle"}`) && x.present(exampleUser)
 	})
 	return x
@@ -182,11 +182,11 @@ func (x *examples) renewal() {
 	x.writeToken(exampleUser)
 	x.writeToken(exampleAgent)
 	year := time.Now().UTC().Format("2006-")
-	eventually(x.t, "the page has renewed its token", 20*time.Second, func() bool {
+	eventually(x.t, "the page has renewed its token", func() bool {
 		log := x.pageLog()
 		return strings.Contains(log, "canvas: renewed until "+year) && strings.Contains(log, "thread: renewed until "+year)
 	})
-	eventually(x.t, "the agent has renewed its token", 20*time.Second, func() bool {
+	eventually(x.t, "the agent has renewed its token", func() bool {
 		return x.agent.out.contains(`{"what":"canvas renewed","status":200}`) && x.agent.out.contains(`{"what":"thread renewed"`)
 	})
 }
@@ -240,7 +240,7 @@ func (x *examples) caughtUp(when string) {
 		"thread": {thread("th1"), x.lines + 2*x.commits},
 	} {
 		var history []json.RawMessage
-		eventually(x.t, when+": all is in history", 30*time.Second, func() bool {
+		eventually(x.t, when+": all is in history", func() bool {
 			history = x.gateway.history(token, stream.routing)
 			return len(history) >= stream.events
 		})
@@ -252,7 +252,7 @@ func (x *examples) caughtUp(when string) {
 			want[i] = cursorOf(e)
 		}
 		var got []string
-		eventually(x.t, when+": all is in the page", 30*time.Second, func() bool {
+		eventually(x.t, when+": all is in the page", func() bool {
 			x.eval(fmt.Sprintf("[...document.querySelectorAll('#%s li')].map((li) => li.dataset.cursor)", id), &got)
 			return len(got) >= len(want)
 		})
@@ -270,7 +270,7 @@ func (x *examples) caughtUp(when string) {
 func (x *examples) checkAgent(when string, want []string) {
 	x.t.Helper()
 	var got []string
-	eventually(x.t, when+": the agent has caught up", 30*time.Second, func() bool {
+	eventually(x.t, when+": the agent has caught up", func() bool {
 		got = x.agent.saw()
 		return len(got) > 0 && got[len(got)-1] == want[len(want)-1]
 	})
@@ -301,7 +301,7 @@ func (x *examples) present(actor string) bool {
 func (x *examples) signOut() {
 	x.t.Helper()
 	x.do("document.getElementById('sign-out').click()")
-	eventually(x.t, "the page has signed out", 10*time.Second, func() bool {
+	eventually(x.t, "the page has signed out", func() bool {
 		log := x.pageLog()
 		return strings.Contains(log, "canvas: end, credential_") && strings.Contains(log, "signed out") && !x.present(exampleUser)
 	})
@@ -350,7 +350,7 @@ func newAgent(t *testing.T, env ...string) *agentProcess {
 func (a *agentProcess) start(t *testing.T) {
 	t.Helper()
 	a.launch(t)
-	eventually(t, "the agent is in the thread", 20*time.Second, func() bool { return a.out.contains(`"what":"thread open"`) })
+	eventually(t, "the agent is in the thread", func() bool { return a.out.contains(`"what":"thread open"`) })
 }
 
 // launch starts the process, and does not wait until it has got anywhere.
@@ -389,7 +389,7 @@ func (a *agentProcess) terminate(t *testing.T) {
 	if err := a.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	timer := time.AfterFunc(20*time.Second, func() { _ = a.cmd.Process.Kill() }) // fails only where it has ended
+	timer := time.AfterFunc(patience, func() { _ = a.cmd.Process.Kill() }) // fails only where it has ended
 	defer timer.Stop()
 	if err := a.cmd.Wait(); err != nil {
 		t.Errorf("the agent ended with %v", err)

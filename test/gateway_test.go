@@ -23,6 +23,9 @@ import (
 	"github.com/twinrail/twinrail"
 )
 
+// patience bounds the waits for what must come. Only a test that fails waits so long.
+const patience = 2 * time.Minute
+
 // The tenant and env of all tests, and the rest of the home of its streams.
 const (
 	tenant = "t_acme"
@@ -91,15 +94,23 @@ func startGateway(t testing.TB, flags ...string) *gateway {
 	return g
 }
 
-// freeAddr returns a loopback address that nobody listens on. Its port is below
-// those that systems give to outgoing connections, or a client that dials it
-// while the server is down might connect to itself.
+// given are the addresses that freeAddr has returned. Whoever has one may be down
+// for a while.
+var given sync.Map
+
+// freeAddr returns a loopback address that nobody listens on, each one once. Its
+// port is below those that systems give to outgoing connections, or a client that
+// dials it while the server is down might connect to itself.
 func freeAddr(t testing.TB) string {
 	t.Helper()
 	for range 100 {
 		addr := fmt.Sprintf("127.0.0.1:%d", 15000+rand.IntN(15000))
-		if l, err := net.Listen("tcp", addr); err == nil {
-			l.Close()
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			continue
+		}
+		l.Close()
+		if _, taken := given.LoadOrStore(addr, true); !taken {
 			return addr
 		}
 	}
@@ -119,7 +130,7 @@ func (g *gateway) start() {
 	gone := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(gone) }()
 	g.cmd, g.gone = cmd, gone
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(patience)
 	for {
 		if resp, err := http.Get("http://" + g.admin + "/readyz"); err == nil {
 			resp.Body.Close()
@@ -131,7 +142,7 @@ func (g *gateway) start() {
 		case <-gone:
 			g.t.Fatalf("the server ended at its start:\n%s", g.log.tail(8<<10))
 		case <-deadline:
-			g.t.Fatal("the server is not ready after 30 s")
+			g.t.Fatalf("the server is not ready after %v", patience)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
@@ -287,7 +298,7 @@ func (g *gateway) metricSum(name string) float64 {
 }
 
 // eventually waits until reached holds.
-func eventually(t testing.TB, what string, patience time.Duration, reached func() bool) {
+func eventually(t testing.TB, what string, reached func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !reached(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {

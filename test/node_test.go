@@ -102,7 +102,7 @@ func node(t testing.TB, line func([]byte), script string, args ...string) io.Wri
 		stdin.Close()
 		select {
 		case <-read:
-		case <-time.After(30 * time.Second):
+		case <-time.After(patience):
 			t.Errorf("%s did not end with its input", script)
 			_ = cmd.Process.Kill() // fails only where it has ended
 			<-read

@@ -58,7 +58,6 @@ func followAll(t testing.TB, clients []client, tg target) map[string]*follower {
 // waitAll waits until reached holds of all followers.
 func waitAll(t testing.TB, what string, all map[string]*follower, reached func(f *follower, seen []sighting, opens int) bool) {
 	t.Helper()
-	const patience = 2 * time.Minute // a client may come back only after 5 s, and in vain
 	for _, f := range all {
 		err := f.wait(patience, func(seen []sighting, opens int) bool { return reached(f, seen, opens) })
 		if err != nil {
@@ -215,7 +214,7 @@ func (n *network) add(kind, attributes string) {
 
 func (n *network) remove(name string) {
 	n.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := n.proxy.Toxics.RemoveToxic(ctx, name); err != nil {
 		n.t.Fatal(err)

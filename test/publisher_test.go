@@ -82,7 +82,7 @@ func (p *publisher) publish(ctx context.Context, n, size int) error {
 	for i := range batch {
 		batch[i] = p.next(size)
 	}
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
 		results, err := p.g.publish(ctx, p.token, batch)

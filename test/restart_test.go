@@ -90,7 +90,7 @@ func (c *guest) sendAway(told time.Duration) { c.told, c.toldAt = told, time.Now
 
 // followRawSSE is one connection of the SSE rail, over a bare socket.
 func followRawSSE(c *guest, ctx context.Context) error {
-	conn, err := (&net.Dialer{Timeout: 20 * time.Second}).DialContext(ctx, "tcp", c.g.addr)
+	conn, err := (&net.Dialer{Timeout: patience}).DialContext(ctx, "tcp", c.g.addr)
 	if err != nil {
 		return err
 	}
@@ -247,19 +247,19 @@ func TestRestartUnderLoad(t *testing.T) {
 	for _, p := range publishers {
 		stops = append(stops, background(t, p.runSlowly))
 	}
-	eventually(t, "all have seen an event", time.Minute, func() bool { return !slices.ContainsFunc(all, func(c *guest) bool { return c.count.Load() == 0 }) })
+	eventually(t, "all have seen an event", func() bool { return !slices.ContainsFunc(all, func(c *guest) bool { return c.count.Load() == 0 }) })
 
 	start := time.Now()
 	g.terminate()
 	select {
 	case <-g.gone:
-	case <-time.After(time.Minute):
+	case <-time.After(patience):
 		t.Fatal("the server has not ended")
 	}
 	t.Logf("the server ended after %v", time.Since(start))
 	g.start()
 	t.Logf("the server is back after %v", time.Since(start))
-	eventually(t, "all are back", time.Minute, func() bool { return present(all, 2) == len(all) })
+	eventually(t, "all are back", func() bool { return present(all, 2) == len(all) })
 	t.Logf("all were back after %v", time.Since(start))
 
 	for _, stop := range stops {
@@ -274,7 +274,7 @@ func TestRestartUnderLoad(t *testing.T) {
 			}
 			events[rail] = append(events[rail], sumOf(cursorOf(e), text))
 		}
-		eventually(t, "all have seen everything", time.Minute, func() bool {
+		eventually(t, "all have seen everything", func() bool {
 			return !slices.ContainsFunc(guests[rail], func(c *guest) bool { return int(c.count.Load()) < len(events[rail]) })
 		})
 	}
@@ -307,7 +307,7 @@ func welcome(t *testing.T, all []*guest) (goHome func()) {
 	for i, c := range all {
 		running.Go(func() { c.run(ctx) })
 		if i%atOnce == atOnce-1 {
-			eventually(t, "all are live", time.Minute, func() bool { return present(all[:i+1], 1) == i+1 })
+			eventually(t, "all are live", func() bool { return present(all[:i+1], 1) == i+1 })
 		}
 	}
 	return goHome
@@ -342,12 +342,14 @@ func (p *publisher) runSlowly(ctx context.Context) error {
 // checkReturns checks when clients were told to come back, and when they did: not
 // more in any second than rate. What each is told counts from when it is told, so
 // as long as it takes to tell all of them, so far may the moments of those told
-// first and last lie over each other; that the server spreads them exactly is
-// TestReturnsAreSpread's to show, in fake time.
+// first and last lie over each other; and as late as the machine wakes one of them,
+// so far may those that were to come before be with it. That the server spreads them
+// exactly is TestReturnsAreSpread's to show, in fake time.
 func checkReturns(t *testing.T, all []*guest, rate int) {
 	t.Helper()
 	var told, came []time.Duration
 	first, last, retried := all[0].toldAt, all[0].toldAt, 0
+	late := time.Duration(0)
 	for _, c := range all {
 		if c.toldAt.Before(first) {
 			first = c.toldAt
@@ -359,16 +361,17 @@ func checkReturns(t *testing.T, all []*guest, rate int) {
 	for _, c := range all {
 		told = append(told, c.told)
 		came = append(came, c.back.Sub(first))
+		late = max(late, c.back.Sub(c.toldAt.Add(c.told)))
 		retried += c.retried
 	}
 	slices.Sort(told)
 	telling := last.Sub(first)
-	t.Logf("told within %v to come back after %v to %v; at most %d in a second; %d came, with %d more attempts", telling, told[0], told[len(told)-1], busiest(told), busiest(came), retried)
+	t.Logf("told within %v to come back after %v to %v; at most %d in a second; %d came, up to %v late, with %d more attempts", telling, told[0], told[len(told)-1], busiest(told), busiest(came), late, retried)
 	most := int(float64(rate) * (1.25 + telling.Seconds()))
 	if n := busiest(told); n > most {
 		t.Errorf("%d clients were told to come back within one second, with a rate of %d: want at most %d", n, rate, most)
 	}
-	most += rate / 4 // a busy machine wakes some later than others
+	most += int(float64(rate) * late.Seconds())
 	if n := busiest(came); n > most {
 		t.Errorf("%d clients came back within one second, with a rate of %d: want at most %d", n, rate, most)
 	}

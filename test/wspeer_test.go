@@ -3,7 +3,6 @@ package test
 import (
 	"context"
 	"encoding/json"
-	"time"
 
 	"github.com/coder/websocket"
 
@@ -15,7 +14,7 @@ type wsPeer struct{ *websocket.Conn }
 
 // dialWS opens a connection, which the caller closes.
 func dialWS(ctx context.Context, addr, token string) (wsPeer, error) {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	conn, _, err := websocket.Dial(ctx, target{addr: addr}.wsURL(), &websocket.DialOptions{
 		HTTPHeader: credentials(token), Subprotocols: []string{twinrail.Subprotocol},
