@@ -73,7 +73,7 @@ func victim(t *testing.T) {
 	l.onAck = func(id string, r journal.Result) {
 		fmt.Fprintf(os.Stdout, "ack %s %s %d\n", id, r.Cursor, r.Prev) // one write
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // should its parent be gone
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute) // should its parent be gone
 	defer cancel()
 	t.Fatal(l.run(ctx, j, round))
 }
@@ -82,7 +82,7 @@ func victim(t *testing.T) {
 // a random time, and adds what it told of to l.
 func kill(t *testing.T, dir string, round int, l *load) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestCrash$")
 	cmd.Env = append(os.Environ(), crashDir+"="+dir, crashRound+"="+strconv.Itoa(round))

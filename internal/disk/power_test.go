@@ -81,7 +81,7 @@ func TestFailedSync(t *testing.T) {
 			})
 			fs, l := vfs.NewCrashableMem(), newLoad(t)
 			j := mustOpen(t, "journal", disk.Options{FS: errorfs.Wrap(fs, inject)})
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			done, enough := make(chan error, 1), l.more(200)
 			go func() { done <- l.run(ctx, j, 0) }()

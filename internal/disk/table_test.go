@@ -307,7 +307,7 @@ func tableCrashKey(i int) string { return fmt.Sprintf("%08d", i) }
 // and tells how many are safe after each of these.
 func tableVictim(t *testing.T, dir string) {
 	tb := mustOpen(t, dir, disk.Options{}).Table("rows")
-	for i, end := 0, time.Now().Add(time.Minute); time.Now().Before(end); i++ { // should its parent be gone
+	for i, end := 0, time.Now().Add(3*time.Minute); time.Now().Before(end); i++ { // should its parent be gone
 		d := table.Durability(i%10 == 9)
 		if err := tb.Put(tableCrashKey(i), []byte("v"), d); err != nil {
 			t.Fatal(err)
@@ -322,7 +322,7 @@ func tableVictim(t *testing.T, dir string) {
 // and returns how many rows it said are safe.
 func killTable(t *testing.T, dir string) (safe int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestTableCrash$")
 	cmd.Env = append(os.Environ(), tableCrashDir+"="+dir)
