@@ -55,7 +55,7 @@ func TestMatrix(t *testing.T) {
 }
 
 func (m *matrix) play(t *testing.T, at probe.Target, way string, key twinrail.Key) {
-	report, err := probe.Run(t.Context(), at, probe.Options{Ways: []string{way}, Keys: []twinrail.Key{key}, ChangeFlags: true})
+	report, err := probe.Run(t.Context(), at, probe.Options{Ways: []string{way}, Keys: []twinrail.Key{key}, Timeout: patient, ChangeFlags: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,6 +29,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// patient is the time of a cell on a machine that may be busy.
+const patient = time.Minute
+
 // secret signs the tokens of both tenants.
 var secret = bytes.Repeat([]byte("k"), auth.MinSecret)
 
@@ -153,7 +156,7 @@ func TestFixedTokens(t *testing.T) {
 			if at.Tokens, err = probe.NewFixed(token(t, "t_a", "dev", "u_1"), f.b); err != nil {
 				t.Fatal(err)
 			}
-			report, err := probe.Run(t.Context(), at, probe.Options{Ways: following})
+			report, err := probe.Run(t.Context(), at, probe.Options{Ways: following, Timeout: patient})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -188,7 +191,7 @@ func TestPrivateKey(t *testing.T) {
 		Keys: []auth.Key{{Material: private.Public()}}, Issuer: options.Issuer, Audiences: options.Audiences,
 	}, key))
 	t.Cleanup(web.Close)
-	report, err := probe.Run(t.Context(), probe.Target{URL: web.URL, Tokens: signed(t, key)}, probe.Options{ChangeFlags: true})
+	report, err := probe.Run(t.Context(), probe.Target{URL: web.URL, Tokens: signed(t, key)}, probe.Options{Timeout: patient, ChangeFlags: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -296,7 +299,7 @@ func TestRunRefuses(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	report, err := probe.Run(ctx, good, probe.Options{Ways: following})
+	report, err := probe.Run(ctx, good, probe.Options{Ways: following, Timeout: patient})
 	if err == nil || len(report.Broken()) != len(report.Cells) {
 		t.Errorf("an ended context: %v, %d of %d broken", err, len(report.Broken()), len(report.Cells))
 	}
