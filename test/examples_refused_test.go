@@ -65,7 +65,7 @@ func TestExamplesWaitAsLongAsTheServerAsks(t *testing.T) {
 	x.agent.launch(t)
 	for _, path := range []string{twinrail.PathSession, twinrail.PathSSECanvases + "c1", twinrail.PathWS} {
 		eventually(t, "a second request to "+path, func() bool { return len(busy.seen(path)) >= 2 })
-		if at := busy.seen(path); at[1].Sub(at[0]) < asked {
+		if at := busy.seen(path); at[1].Sub(at[0]) < asked-50*time.Millisecond { // a timer may be a little early
 			t.Errorf("%s was asked again after %v, before %v", path, at[1].Sub(at[0]), asked)
 		}
 	}

@@ -35,7 +35,7 @@ func TestExamples(t *testing.T) {
 	require(t, findChromium)
 	t.Parallel()
 	// Both are told soon that their tokens are about to end.
-	x := startExamples(t, []string{"--ttl", "38s"}, "--drain-window", "500ms")
+	x := startExamples(t, []string{"--ttl", "50s"}, "--drain-window", "500ms")
 	x.renewal()
 	for _, d := range []struct {
 		name string
