@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -181,14 +182,18 @@ func (x *examples) renewal() {
 	x.t.Helper()
 	x.writeToken(exampleUser)
 	x.writeToken(exampleAgent)
-	year := time.Now().UTC().Format("2006-")
 	eventually(x.t, "the page has renewed its token", func() bool {
 		log := x.pageLog()
-		return strings.Contains(log, "canvas: renewed until "+year) && strings.Contains(log, "thread: renewed until "+year)
+		return renewedUntil("canvas").MatchString(log) && renewedUntil("thread").MatchString(log)
 	})
 	eventually(x.t, "the agent has renewed its token", func() bool {
 		return x.agent.out.contains(`{"what":"canvas renewed","status":200}`) && x.agent.out.contains(`{"what":"thread renewed"`)
 	})
+}
+
+// renewedUntil matches the page's line of a rail's renewal, with a time in it.
+func renewedUntil(rail string) *regexp.Regexp {
+	return regexp.MustCompile(rail + `: renewed until \d{4}-\d\d-\d\dT`)
 }
 
 // text returns the text of an element of the page.
