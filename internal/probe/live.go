@@ -44,7 +44,7 @@ func sseLive(ctx context.Context, w *world) error {
 	if err := w.contradictPath(ctx, s); err != nil {
 		return err
 	}
-	return w.trespass(s, func(p *party, at twinrail.Routing) (*answer, error) { return p.ask(ctx, sse(at, nil)) })
+	return w.trespass(s, func(p *party, at twinrail.Routing) (*answer, error) { return p.ask(ctx, open(at)) })
 }
 
 // wsLive: what is published while both follow the WS rail.
