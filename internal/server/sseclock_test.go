@@ -1,6 +1,7 @@
 package server
 
 import (
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -166,6 +167,23 @@ func TestSSEOvertaken(t *testing.T) {
 	})
 }
 
+// givenUpAfter checks that the one connection of a rail, whose client takes nothing
+// any more, is given up when its write timeout is over, and not before.
+func (r *rig) givenUpAfter(rail twinrail.Rail, timeout time.Duration) {
+	r.t.Helper()
+	closed := fmt.Sprintf(`twinrail_connections_closed_total{code="too_slow",rail=%q}`, rail)
+	time.Sleep(timeout - time.Millisecond)
+	synctest.Wait()
+	if r.metric(closed) != 0 {
+		r.t.Error("given up before the write timeout")
+	}
+	time.Sleep(2 * time.Millisecond)
+	synctest.Wait()
+	if r.metric(closed) != 1 || r.metric("twinrail_subscriptions") != 0 {
+		r.t.Error("still open after the write timeout")
+	}
+}
+
 // TestSSETooSlow has a reader that never reads again: it is given up after the
 // write timeout.
 func TestSSETooSlow(t *testing.T) {
@@ -175,17 +193,7 @@ func TestSSETooSlow(t *testing.T) {
 		c.open()
 		c.toLive()
 		r.stall()
-		const closed = `twinrail_connections_closed_total{code="too_slow",rail="sse"}`
-		time.Sleep(7*time.Second - time.Millisecond)
-		synctest.Wait()
-		if r.metric(closed) != 0 {
-			t.Error("given up before the write timeout")
-		}
-		time.Sleep(2 * time.Millisecond)
-		synctest.Wait()
-		if r.metric(closed) != 1 || r.metric("twinrail_subscriptions") != 0 {
-			t.Error("still open after the write timeout")
-		}
+		r.givenUpAfter(twinrail.RailSSE, 7*time.Second)
 	})
 }
 

@@ -102,6 +102,12 @@ func (r *rig) stream2(transport *http.Transport, path, token string, h ...string
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	header(h).apply(req)
+	return r.follow2(transport, req)
+}
+
+// follow2 makes a request for the SSE rail, which must be answered over HTTP/2.
+func (r *rig) follow2(transport *http.Transport, req *http.Request) *tail {
+	r.t.Helper()
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		r.t.Fatal(err)

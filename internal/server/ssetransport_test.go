@@ -86,15 +86,7 @@ func (r *rig) tail2(ctx context.Context, addr string, config *tls.Config, path s
 		r.t.Fatal(err)
 	}
 	req.Header.Set("Authorization", "Bearer "+r.token)
-	resp, err := transport.RoundTrip(req)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	r.t.Cleanup(func() { _ = resp.Body.Close() })
-	if resp.ProtoMajor != 2 {
-		r.t.Fatalf("spoke %s", resp.Proto)
-	}
-	return &tail{t: r.t, resp: resp, br: bufio.NewReader(resp.Body)}
+	return r.follow2(transport, req)
 }
 
 var changing = regexp.MustCompile(`retry: \d+|"connection_id":"[^"]*"`)
@@ -249,17 +241,7 @@ func TestHTTP2TooSlow(t *testing.T) {
 		r.store(30_000)
 		secure := r.transport2TLS(func(nc net.Conn) net.Conn { return nc })
 		r.stream2(secure, canvasPath+"&cursor=earliest", r.token).open()
-		const closed = `twinrail_connections_closed_total{code="too_slow",rail="sse"}`
-		time.Sleep(7*time.Second - time.Millisecond)
-		synctest.Wait()
-		if r.metric(closed) != 0 {
-			t.Error("given up before the write timeout")
-		}
-		time.Sleep(2 * time.Millisecond)
-		synctest.Wait()
-		if r.metric(closed) != 1 {
-			t.Error("not given up after the write timeout")
-		}
+		r.givenUpAfter(twinrail.RailSSE, 7*time.Second)
 	})
 }
 
