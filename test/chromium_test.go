@@ -27,7 +27,7 @@ func TestChromiumEventSourceOutlivesTheServer(t *testing.T) {
 			t.Fatal(err)
 		}
 		n := p.forReader()
-		err := f.wait(patience, func(seen []sighting, opens int) bool { return len(seen) >= n && opens >= round })
+		err := f.wait(func(seen []sighting, opens int) bool { return len(seen) >= n && opens >= round })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -133,7 +133,7 @@ func TestChromiumKeepsOriginsApart(t *testing.T) {
 		t.Errorf("a page of an allowed origin read %s", got)
 	}
 	b.mustCall(f.name, "follow", tg.sseURL(), "")
-	if err := f.wait(patience, func(seen []sighting, _ int) bool { return len(seen) == 1 }); err != nil {
+	if err := f.wait(func(seen []sighting, _ int) bool { return len(seen) == 1 }); err != nil {
 		t.Errorf("a page of an allowed origin: %v", err)
 	}
 
@@ -146,7 +146,7 @@ func TestChromiumKeepsOriginsApart(t *testing.T) {
 		}
 	}
 	b.mustCall(f.name, "follow", tg.sseURL(), "")
-	if err := f.wait(patience, func([]sighting, int) bool { return false }); err == nil || !strings.Contains(err.Error(), "closed") {
+	if err := f.wait(func([]sighting, int) bool { return false }); err == nil || !strings.Contains(err.Error(), "closed") {
 		t.Errorf("a page of another origin: %v", err)
 	}
 	if seen, opens, _ := f.state(); len(seen) > 0 || opens > 0 {

@@ -61,10 +61,10 @@ func (f *follower) state() (seen []sighting, opens int, bad []string) {
 	return f.seen[:len(f.seen):len(f.seen)], f.opens, f.bad[:len(f.bad):len(f.bad)]
 }
 
-// wait blocks until reached holds of what was seen; it returns an error after
-// the timeout, or as soon as something happened that must not.
-func (f *follower) wait(timeout time.Duration, reached func(seen []sighting, opens int) bool) error {
-	deadline := time.After(timeout)
+// wait blocks until reached holds of what was seen; it returns an error when
+// patience is over, or as soon as something happened that must not.
+func (f *follower) wait(reached func(seen []sighting, opens int) bool) error {
+	deadline := time.After(patience)
 	for {
 		seen, opens, bad := f.state()
 		switch {
@@ -76,7 +76,7 @@ func (f *follower) wait(timeout time.Duration, reached func(seen []sighting, ope
 		select {
 		case <-f.news:
 		case <-deadline:
-			return fmt.Errorf("%s: still waiting after %v, with %d events seen on %d connections", f.name, timeout, len(seen), opens)
+			return fmt.Errorf("%s: still waiting after %v, with %d events seen on %d connections", f.name, patience, len(seen), opens)
 		}
 	}
 }

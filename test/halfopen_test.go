@@ -268,7 +268,7 @@ func (f *ownFollower) catchUp(t *testing.T, p *publisher) {
 		t.Fatal(err)
 	}
 	n := p.forReader()
-	if err := f.wait(patience, func(seen []sighting, _ int) bool { return len(seen) >= n }); err != nil {
+	if err := f.wait(func(seen []sighting, _ int) bool { return len(seen) >= n }); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -352,7 +352,7 @@ func (m *member) read(ctx context.Context) error {
 
 func (m *member) waitFor(t *testing.T, n int) []sighting {
 	t.Helper()
-	if err := m.follower.wait(patience, func(seen []sighting, opens int) bool { return opens == 1 && len(seen) >= n }); err != nil {
+	if err := m.follower.wait(func(seen []sighting, opens int) bool { return opens == 1 && len(seen) >= n }); err != nil {
 		t.Fatal(err)
 	}
 	seen, _, _ := m.follower.state()

@@ -59,7 +59,7 @@ func followAll(t testing.TB, clients []client, tg target) map[string]*follower {
 func waitAll(t testing.TB, what string, all map[string]*follower, reached func(f *follower, seen []sighting, opens int) bool) {
 	t.Helper()
 	for _, f := range all {
-		err := f.wait(patience, func(seen []sighting, opens int) bool { return reached(f, seen, opens) })
+		err := f.wait(func(seen []sighting, opens int) bool { return reached(f, seen, opens) })
 		if err != nil {
 			t.Fatalf("%s: %v", what, err)
 		}

@@ -84,7 +84,7 @@ func (v *visitor) follow(rail twinrail.Rail, ticket string) {
 // sees waits until the page has seen n events in all.
 func (v *visitor) sees(n int) {
 	v.t.Helper()
-	if err := v.page.wait(patience, func(seen []sighting, _ int) bool { return len(seen) >= n }); err != nil {
+	if err := v.page.wait(func(seen []sighting, _ int) bool { return len(seen) >= n }); err != nil {
 		v.t.Fatal(err)
 	}
 }
@@ -93,7 +93,7 @@ func (v *visitor) sees(n int) {
 // open. The page is not to be used again.
 func (v *visitor) refused() {
 	v.t.Helper()
-	err := v.page.wait(patience, func([]sighting, int) bool { return false })
+	err := v.page.wait(func([]sighting, int) bool { return false })
 	if err == nil || !strings.Contains(err.Error(), "closed") {
 		v.t.Fatalf("was not refused: %v", err)
 	}
@@ -173,7 +173,7 @@ func TestChromiumComesBackWithItsCookie(t *testing.T) {
 		cut()
 		publish()
 		want := p.forReader()
-		err := v.page.wait(patience, func(seen []sighting, opens int) bool { return len(seen) >= want && opens > round })
+		err := v.page.wait(func(seen []sighting, opens int) bool { return len(seen) >= want && opens > round })
 		if err != nil {
 			t.Fatalf("round %d: %v", round, err)
 		}
